@@ -6,6 +6,9 @@
 __all__ = ['phantom_looks', 'phantom']
 
 # %% ../../nbs/10a_data.phantoms.ipynb #7b9d46b6
+from dataclasses import replace
+from functools import lru_cache
+
 import numpy as np
 from scipy import ndimage as ndi
 
@@ -20,8 +23,11 @@ def _grid(h, w):
     return y, x
 
 def _smooth_noise(rng, shape, sigma):
-    "Gaussian noise of correlation length `sigma`, zero mean and unit deviation."
-    n = ndi.gaussian_filter(rng.standard_normal(shape), sigma, mode='wrap')
+    "Gaussian noise of correlation length `sigma`, zero mean and unit deviation; long waves are drawn on a coarse grid."
+    k = max(1, int(np.max(sigma)/4))
+    n = ndi.gaussian_filter(rng.standard_normal([o//k + 2 for o in shape]), np.divide(sigma, k), mode='wrap')
+    if k > 1: n = ndi.zoom(n, k, order=1)
+    n = n[:shape[0], :shape[1]]
     return (n - n.mean())/n.std()
 
 # %% ../../nbs/10a_data.phantoms.ipynb #6521557d
@@ -121,6 +127,10 @@ def phantom(
     subject:int, # which synthetic patient
 ) -> Case: # 8-bit image with its label map
     "One synthetic patient, the same on every machine."
+    return replace(_phantom(look, int(subject)))
+
+@lru_cache(maxsize=256)
+def _phantom(look, subject):
     if look not in phantom_looks: raise InputError(look, 'there is no such phantom', f'Choose one of {", ".join(phantom_looks)}')
     image, labels = phantom_looks[look]['draw'](_rng(look, subject))
     return Case(np.round(image).astype(np.uint8), f'{look}_{subject:03d}', labels=labels.astype(np.uint8), spacing_mm=phantom_looks[look]['spacing_mm'],

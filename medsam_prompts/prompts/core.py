@@ -62,6 +62,14 @@ def to(self:Prompts, *args, **kwargs) -> Prompts:
     "Move every tensor, as `Tensor.to` does."
     return replace(self, **{k: v.to(*args, **kwargs) for k, v in self._given().items()})
 
+# %% ../../nbs/15_prompts.core.ipynb #171ae328
+@patch
+def __getitem__(self:Prompts,
+    i:int, # which image
+) -> Prompts: # of that image alone
+    "The prompts of one image."
+    return replace(self, **{k: v[i:i + 1] for k, v in self._given().items()})
+
 # %% ../../nbs/15_prompts.core.ipynb #8c55bfb5
 def cat_prompts(
     prompts:list, # of `Prompts` that give the same parts in the same frame

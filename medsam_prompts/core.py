@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
-           'set_seed', 'pick_device', 'set_quiet', 'progress']
+           'set_seed', 'pick_device', 'versions', 'set_quiet', 'progress']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
 import hashlib, json, os, random
@@ -124,6 +124,15 @@ def pick_device(
         raise InputError('--device cuda', 'no CUDA device is visible here', 'Use --device cpu, or auto')
     if not name.startswith(('cuda', 'cpu')): raise InputError(f'--device {name}', 'unknown device', 'Use auto, cpu or cuda')
     return torch.device(name)
+
+# %% ../nbs/00_core.ipynb #4f95f110
+def versions() -> dict:
+    "What a result is made with."
+    import platform
+    from importlib.metadata import version
+    import medsam_prompts
+    names = ('torch', 'fastai', 'segment-anything', 'numpy')
+    return {'medsam_prompts': medsam_prompts.__version__, 'python': platform.python_version(), **{n: version(n) for n in names}}
 
 # %% ../nbs/00_core.ipynb #60987501
 _quiet = False

@@ -1,5 +1,9 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 repo = Path(__file__).parent.parent
@@ -9,3 +13,29 @@ def parity(topic):
     "Folder with the parity data of a topic, or None where they are not here."
     root = Path(os.environ.get('MEDSAM_PROMPTS_PARITY', repo.parent/'shared/parity/public'))/topic
     return root if root.is_dir() else None
+
+
+def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='also the checks that take minutes')
+
+
+def pytest_configure(config): config.addinivalue_line('markers', 'slow: takes minutes')
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption('--slow'): return
+    for item in items:
+        if 'slow' in item.keywords: item.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
+
+
+@pytest.fixture(scope='session')
+def home(tmp_path_factory): return tmp_path_factory.mktemp('home')
+
+
+@pytest.fixture
+def cli(home):
+    "Run the command line in a process of its own."
+    def run(*argv, **kw):
+        env = {**os.environ, 'MEDSAM_PROMPTS_HOME': str(home), 'MEDSAM_PROMPTS_OFFLINE': '1', **kw.pop('env', {})}
+        return subprocess.run([sys.executable, '-c', 'import sys; from medsam_prompts.cli import main; sys.exit(main())', *map(str, argv)],
+                              capture_output=True, text=True, env=env, **kw)
+    return run

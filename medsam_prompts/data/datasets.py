@@ -179,7 +179,7 @@ def _phantoms(look, n):
 
 _demo = 'synthetic: a workflow demonstration'
 for _look, _title in [('fetal_head', 'Phantom fetal heads, ultrasound'), ('chest_xray', 'Phantom chest radiographs')]:
-    register_dataset(f'phantom_{_look}', _title, phantom_looks[_look]['structures'], lambda _, look=_look: _phantoms(look, 60), 'Apache-2.0',
+    register_dataset(f'phantom_{_look}', _title, phantom_looks[_look]['structures'], lambda _, look=_look: _phantoms(look, 40), 'Apache-2.0',
         'made by this package', note=_demo)
 
 # %% ../../nbs/11_data.datasets.ipynb #73f857cb
@@ -237,8 +237,8 @@ class Task:
     min_pixels:int=30 # smaller targets are left out
 
 tasks = {t.name: t for t in [
-    Task('phantom_head', 'phantom_fetal_head', 'head', 20, 8),
-    Task('phantom_left_lung', 'phantom_chest_xray', 'left lung', 20, 8),
+    Task('phantom_head', 'phantom_fetal_head', 'head', 12, 6),
+    Task('phantom_left_lung', 'phantom_chest_xray', 'left lung', 12, 6),
     Task('ct_left_lung', 'chest_ct', 'left lung', 10, 2),
     Task('hc18', 'hc18', 'head', 40, 20, 'HC'),
     Task('busi', 'busi', 'lesion', 40, 20),

@@ -8,7 +8,7 @@ __all__ = ['penalties', 'box_recipes', 'log_barrier', 'relu_penalty', 'emptiness
 
 # %% ../../nbs/41_losses.box.ipynb #6a3cd6ef
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn, Tensor
@@ -136,11 +136,10 @@ def box_loss(
 
 # %% ../../nbs/41_losses.box.ipynb #40aaa47a
 class BoxLoss(nn.Module):
-    "`box_loss` on logits; `t` may grow during training."
+    "`box_loss` on logits."
     def __init__(self, recipe='paper'):
         super().__init__()
         self.recipe = box_recipes[recipe] if isinstance(recipe, str) else recipe
     def forward(self, logits, boxes): return box_loss(logits.sigmoid(), boxes, self.recipe)
     def activation(self, logits): return logits.sigmoid()
     def decodes(self, probs): return probs > .5
-    def grow_t(self): self.recipe = replace(self.recipe, t=self.recipe.t*self.recipe.t_growth)

@@ -35,6 +35,8 @@ class PromptGenerator:
     name = 'generator' # shown in tables
     oracle = False # whether it looks at the ground truth
     targets = (1,) # label that each prompt of a case stands for
+    @property
+    def all_targets(self) -> set: return set(self.targets) # labels that may come out for any case
     def __call__(self,
         segmenter:Segmenter,
         encoded:list, # of `Encoded`, B of them
@@ -107,6 +109,9 @@ class DrawnPrompts(PromptGenerator):
     ):
         store_attr()
         self.name, self.drawn = f'drawn {kind}', (read_boxes if kind == 'boxes' else read_points)(path)
+
+    @property
+    def all_targets(self): return {d.label for lines in self.drawn.values() for d in lines}
 
     def __call__(self, segmenter, encoded):
         if len(encoded) != 1: raise ValueError('drawn prompts differ in number from image to image; use batch=1')

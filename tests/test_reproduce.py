@@ -1,0 +1,47 @@
+"The workflow end to end on the toy backbone: plan, interruption, reuse, report."
+import csv
+import json
+
+import pytest
+
+profile = '''
+experiments:
+  weak_table1: &weak
+    tasks: [phantom_head]
+    rows:
+      - {method: tight_box, backbone: sam_toy}
+      - {method: weak, backbone: sam_toy, shots: 4, epochs: 1, subset: [0, 1]}
+  weak_fig2: *weak
+'''
+
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+    d = tmp_path_factory.mktemp('run')
+    (d/'mini.yaml').write_text(profile)
+    return d
+
+
+def test_reproduce_and_reuse(cli, done):
+    call = ('reproduce', '--profile', done/'mini.yaml', '--jobs', 2, '--out', done/'out')
+    first = cli(*call)
+    assert first.returncode == 0 and 'report: ' in first.stdout, first.stdout + first.stderr
+    page = (done/'out/report.html').read_text()
+    assert page.count('data:image/png') == 1 and 'MedSAM tight box†' in page and 'src="http' not in page
+    cells = {p.parent.name: json.loads(p.read_text()) for p in (done/'out/cells').glob('*/done.json')}
+    assert len(cells) == 6 and all(c['seconds'] > 0 and c['versions']['torch'] for c in cells.values())
+    again = cli(*call)
+    assert '6 cells, 0 to run' in again.stdout
+    victim = next(done.glob('out/cells/run-*weak*-0-0-*'))
+    before = (victim/'rows.csv').read_text()
+    for f in ('done.json', 'rows.csv'): (victim/f).unlink()
+    assert '1 to run' in cli(*call).stdout
+    drop = lambda text: [{k: v for k, v in r.items() if k != 'seconds'} for r in csv.DictReader(text.splitlines())]
+    assert drop((victim/'rows.csv').read_text()) == drop(before)
+
+
+def test_wrong_parameters_are_refused_before_anything_runs(cli, tmp_path):
+    (tmp_path/'bad.yaml').write_text('experiments:\n  weak_table1:\n    tasks: [phantom_head]\n    rows: [{method: weak, epoch: 3}]\n')
+    bad = cli('reproduce', '--profile', tmp_path/'bad.yaml', '--out', tmp_path/'out')
+    assert bad.returncode == 2 and 'no parameter epoch' in bad.stderr and not (tmp_path/'out').exists()
+    assert cli('reproduce', 'fig_99').returncode == 2

@@ -684,6 +684,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'medsam_prompts.workflow._data_stamp': ('workflow.html#_data_stamp', 'medsam_prompts/workflow.py'),
                                          'medsam_prompts.workflow._depends': ('workflow.html#_depends', 'medsam_prompts/workflow.py'),
                                          'medsam_prompts.workflow._last_words': ('workflow.html#_last_words', 'medsam_prompts/workflow.py'),
+                                         'medsam_prompts.workflow._lines': ('workflow.html#_lines', 'medsam_prompts/workflow.py'),
                                          'medsam_prompts.workflow._report': ('workflow.html#_report', 'medsam_prompts/workflow.py'),
                                          'medsam_prompts.workflow._run_cell': ('workflow.html#_run_cell', 'medsam_prompts/workflow.py'),
                                          'medsam_prompts.workflow.declaration': ('workflow.html#declaration', 'medsam_prompts/workflow.py'),

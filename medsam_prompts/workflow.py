@@ -106,12 +106,18 @@ def make_plan(
 
 # %% ../nbs/76_workflow.ipynb #dc52c19e
 def _add_experiment(plan, name, settings):
-    wanted, rows = settings.pop('tasks'), expand_rows(settings.pop('rows'))
-    here = [t for t in wanted if datasets[tasks[t].dataset].state() in ('embedded', 'present')]
-    for t in wanted:
-        if t not in here and (says := f'{t}: the data set {tasks[t].dataset} is {datasets[tasks[t].dataset].state()}') not in plan.skipped: plan.skipped.append(says)
-    runs = [_add(plan, _run_cell(plan, t, row)) for t in here for row in rows]
+    lines = list(_lines(settings.pop('tasks'), settings.pop('rows')))
+    state = {t: datasets[tasks[t].dataset].state() for t, _ in lines}
+    for t, s in state.items():
+        if s not in ('embedded', 'present') and (says := f'{t}: the data set {tasks[t].dataset} is {s}') not in plan.skipped: plan.skipped.append(says)
+    runs = [_add(plan, _run_cell(plan, t, row)) for t, row in lines if state[t] in ('embedded', 'present')]
     if runs: plan.summaries[name] = _add(plan, make_cell(name, settings, runs))
+
+def _lines(tasks, rows):
+    "Pairs of a task and single values; a row may have `tasks` of its own."
+    for row in rows:
+        own = row.get('tasks', tasks)
+        yield from ((t, one) for t in own for one in expand_rows([{k: v for k, v in row.items() if k != 'tasks'}]))
 
 def _run_cell(plan, task, row):
     embed = _add(plan, make_cell('embed', {k: v for k, v in dict(task=task, backbone=row.get('backbone')).items() if v}))

@@ -97,7 +97,7 @@ class WeakRecipe:
     views:int=0 # augmented copies of each image [ours]
 
 weak_recipes = dict(paper=WeakRecipe(), plain=WeakRecipe(start='plain'), kervadec=WeakRecipe(loss='kervadec'), relu=WeakRecipe(loss='relu'),
-                    ours=WeakRecipe(epochs=10, box_weight=0., teacher_weight=1., views=7))
+                    ours=WeakRecipe(epochs=6, box_weight=0., teacher_weight=1., views=7))
 
 # %% ../../nbs/61_train.weak.ipynb #3ce9b6ff
 def weak_recipe(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['profiles', 'declaration', 'Cell', 'make_cell', 'read_profile', 'expand_rows', 'Plan', 'make_plan', 'run_cell',
-           'write_plan', 'run_plan', 'reproduce']
+           'write_plan', 'run_plan', 'reproduce', 'adopt']
 
 # %% ../nbs/76_workflow.ipynb #3e64f7aa
 import ast, itertools, json, os, platform, resource, subprocess, sys, time
@@ -202,3 +202,37 @@ def _last_words(folder):
     if not path.is_file(): return 'the notebook was not started'
     errors = [o for c in nbformat.read(path, 4).cells if c.cell_type == 'code' for o in c.outputs if o.output_type == 'error']
     return f'{errors[-1].ename}: {errors[-1].evalue}' if errors else 'it was interrupted'
+
+# %% ../nbs/76_workflow.ipynb #ee933f98
+def adopt(
+    out, # folder of a finished `reproduce`
+    profile:str, # its profile
+) -> list: # files written
+    "Copy results and executed outputs into the repository."
+    folders = [Path(out)/'cells'/id for id in json.loads((Path(out)/'plan.json').read_text())]
+    specs = {f: json.loads((f/'done.json').read_text()) for f in folders if (f/'done.json').is_file()}
+    kept = [p for f, s in specs.items() if s['gather'] for p in _keep_results(f, s, profile, specs)]
+    latest = {s['notebook']: f for f, s in specs.items()}
+    return kept + [_keep_outputs(name, f/'notebook.ipynb') for name, f in latest.items()]
+
+def _keep_results(folder, spec, profile, specs):
+    target = experiments_folder()/'results'/profile/spec['notebook']
+    small = {o: (folder/o).read_bytes() for o in spec['outputs'] if Path(o).suffix in ('.csv', '.png')}
+    ran = [s for s in specs.values() if s['id'] in (spec['id'], *spec['needs'])]
+    made = dict(command=f'medsam-prompts reproduce {spec["notebook"]} --profile {profile}', cells=len(ran), seconds=round(sum(s['seconds'] for s in ran)),
+                peak_mib=max(s['peak_mib'] for s in ran), machine=f'{platform.machine()}, {os.cpu_count()} cores', code=spec['key'], versions=spec['versions'])
+    small['made.json'] = json.dumps(made, indent=1).encode()
+    for name, content in small.items():
+        with atomic_path(target/name) as tmp: tmp.write_bytes(content)
+        yield target/name
+
+# %% ../nbs/76_workflow.ipynb #500b39ad
+def _keep_outputs(name, executed):
+    "Outputs of an executed notebook into its source, cell by cell."
+    path = experiments_folder()/f'{name}.ipynb'
+    nb, ran = nbformat.read(path, 4), {c.id: c for c in nbformat.read(executed, 4).cells}
+    for cell in (c for c in nb.cells if c.cell_type == 'code'):
+        if cell.id not in ran or ran[cell.id].source != cell.source: raise InputError(executed, f'{name}.ipynb has changed since it was executed', 'Run reproduce again')
+        cell.outputs, cell.execution_count = ran[cell.id].outputs, ran[cell.id].execution_count
+    write_text(path, nbformat.writes(nb) + '\n')
+    return path

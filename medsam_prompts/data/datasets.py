@@ -141,6 +141,8 @@ class DataSet:
     layout:tuple=() # paths that must exist below the folder; empty for embedded data
     split_by:str='patient' # patient, or image where patients are unknown
     note:str='' # what every table must say about it
+    @property
+    def credit(self) -> str: return f'{self.title}: {self.homepage}, {self.licence}' # what stands beside each picture
 
 datasets = {}
 def register_dataset(*args, **kwargs) -> DataSet:

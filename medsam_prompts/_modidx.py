@@ -283,6 +283,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'medsam_prompts/data/phantoms.py'),
                                               'medsam_prompts.data.phantoms._grid': ( 'data.phantoms.html#_grid',
                                                                                       'medsam_prompts/data/phantoms.py'),
+                                              'medsam_prompts.data.phantoms._in_one_piece': ( 'data.phantoms.html#_in_one_piece',
+                                                                                              'medsam_prompts/data/phantoms.py'),
                                               'medsam_prompts.data.phantoms._lung': ( 'data.phantoms.html#_lung',
                                                                                       'medsam_prompts/data/phantoms.py'),
                                               'medsam_prompts.data.phantoms._phantom': ( 'data.phantoms.html#_phantom',

@@ -75,7 +75,7 @@ def _reproduce(a):
     if a.data: os.environ['MEDSAM_PROMPTS_DATA'] = a.data
     from medsam_prompts.all import make_plan, read_profile, reproduce
     if not a.list: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor)
-    for n in read_profile(a.profile): print(f'{n:16} {len(make_plan([n], a.profile).cells)} cells')
+    for n in read_profile(a.profile)['experiments']: print(f'{n:16} {len(make_plan([n], a.profile).cells)} cells')
 
 # %% ../nbs/80_cli.ipynb #08b24118
 class _Parser(argparse.ArgumentParser):

@@ -49,7 +49,7 @@ def case_grid(
     for line, panels in zip(axs, rows):
         for ax in line[len(panels):]: ax.axis('off')
         for ax, kw in zip(line, panels): draw_case(ax, **kw)
-    fig.tight_layout(pad=.3)
+    fig.tight_layout(pad=.3, h_pad=1)
     return fig
 
 # %% ../nbs/74_figures.ipynb #39649e0a

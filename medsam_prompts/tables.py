@@ -55,7 +55,7 @@ def compare(
     ours['reported_sd'] = [t.sd/100 if t else math.nan for t in theirs]
     ours['gap'], ours['provenance'] = ours['mean'] - ours.reported, [t.provenance if t else '' for t in theirs]
     ours['note'] = [datasets[tasks[r.task].dataset].note for r in ours.itertuples()]
-    return ours
+    return ours.sort_values('task', key=lambda t: t.map(list(dict.fromkeys(t)).index), kind='stable', ignore_index=True)
 
 def _shots(s): return s if isinstance(s, str) else str(int(s))
 

@@ -72,11 +72,11 @@ profiles = ('demo', 'grid', 'real', 'paper')
 
 def read_profile(
     name:str, # demo, grid, real or paper; or a YAML file of one's own
-) -> dict: # experiment -> settings
-    "The experiments of a profile."
+) -> dict: # about: one sentence; experiments: name -> settings
+    "What a profile runs."
     path = experiments_folder()/f'profiles/{name}.yaml' if name in profiles else Path(name)
     if not path.is_file(): raise InputError(f'--profile {name}', 'there is no such profile', f'Choose one of {", ".join(p.stem for p in sorted((experiments_folder()/"profiles").glob("*.yaml")))}, or give a YAML file')
-    return yaml.safe_load(path.read_text())['experiments']
+    return yaml.safe_load(path.read_text(encoding='utf-8'))
 
 def expand_rows(
     rows:list, # of dicts whose values may be lists
@@ -97,7 +97,7 @@ def make_plan(
     profile:str,
 ) -> Plan:
     "Turn a profile into cells; everything that can be wrong is found here, before anything runs."
-    settings = read_profile(profile)
+    settings = read_profile(profile)['experiments']
     unknown = [n for n in names if n not in settings]
     if unknown: raise InputError(unknown[0], f'the profile {profile} has no such experiment', f'Choose one of {", ".join(settings)}')
     plan = Plan({}, {}, [])
@@ -191,8 +191,8 @@ def reproduce(
 
 # %% ../nbs/76_workflow.ipynb #67e898c5
 def _report(plan, out, profile, seconds):
-    done = [(n, out/'cells'/id, f'medsam-prompts reproduce {n} --profile {profile} --out {out.name}') for n, id in plan.summaries.items() if (out/'cells'/id/'done.json').is_file()]
-    facts = {**versions(), 'profile': profile, 'machine': f'{platform.machine()}, {os.cpu_count()} cores', 'this call took': f'{seconds:.0f} s',
+    done = [(n, out/'cells'/id, f'medsam-prompts reproduce {n} --profile {profile} --out {out.name if out.is_absolute() else out}') for n, id in plan.summaries.items() if (out/'cells'/id/'done.json').is_file()]
+    facts = {**versions(), 'profile': f'{profile}: {read_profile(profile).get("about", "of your own")}', 'machine': f'{platform.machine()}, {os.cpu_count()} cores', 'this call took': f'{seconds:.0f} s',
              'cells': len(plan.cells), 'skipped': '; '.join(plan.skipped) or 'nothing'}
     return write_report(out/'report.html', done, f'medsam_prompts: profile {profile}', facts)
 

@@ -4,6 +4,7 @@ import tomllib
 from configparser import ConfigParser
 from importlib.metadata import metadata, version
 
+from build_readme import readme
 from conftest import repo
 
 parser = ConfigParser(delimiters=['='])
@@ -33,3 +34,6 @@ def test_constraints_cover_the_requirements():
     pinned = {line.split('==')[0].lower().replace('_', '-') for line in (repo/'constraints.txt').read_text().splitlines() if '==' in line}
     wanted = {re.split(r'[<>=]', r)[0].lower().replace('_', '-') for r in (cfg['requirements'] + ' ' + cfg['dev_requirements']).split()}
     assert wanted <= pinned, wanted - pinned
+
+
+def test_readme_is_what_the_index_says(): assert (repo/'README.md').read_text(encoding='utf-8') == readme()

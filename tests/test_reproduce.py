@@ -1,8 +1,12 @@
 "The workflow end to end on the toy backbone: plan, interruption, reuse, report."
 import csv
 import json
+import shutil
 
 import pytest
+
+from medsam_prompts.core import InputError
+from conftest import repo
 
 profile = '''
 experiments:
@@ -27,7 +31,7 @@ def test_reproduce_and_reuse(cli, done):
     first = cli(*call)
     assert first.returncode == 0 and 'report: ' in first.stdout, first.stdout + first.stderr
     page = (done/'out/report.html').read_text()
-    assert page.count('data:image/png') == 1 and 'MedSAM tight box†' in page and 'src="http' not in page
+    assert page.count('data:image/png') == 1 and 'tight box†' in page and 'src="http' not in page
     cells = {p.parent.name: json.loads(p.read_text()) for p in (done/'out/cells').glob('*/done.json')}
     assert len(cells) == 6 and all(c['seconds'] > 0 and c['versions']['torch'] for c in cells.values())
     again = cli(*call)
@@ -45,3 +49,19 @@ def test_wrong_parameters_are_refused_before_anything_runs(cli, tmp_path):
     bad = cli('reproduce', '--profile', tmp_path/'bad.yaml', '--out', tmp_path/'out')
     assert bad.returncode == 2 and 'no parameter epoch' in bad.stderr and not (tmp_path/'out').exists()
     assert cli('reproduce', 'fig_99').returncode == 2
+
+
+def test_adopt(done, tmp_path, monkeypatch):
+    "Results and executed outputs go into (a copy of) the repository."
+    import medsam_prompts.workflow as workflow
+    shutil.copytree(repo/'nbs/experiments', tmp_path/'experiments')
+    monkeypatch.setattr(workflow, 'experiments_folder', lambda: tmp_path/'experiments')
+    workflow.adopt(done/'out', 'mini')
+    made = json.loads((tmp_path/'experiments/results/mini/weak_table1/made.json').read_text())
+    assert made['cells'] == 4 and 'weak_table1 --profile mini' in made['command']
+    assert len(list(csv.DictReader((tmp_path/'experiments/results/mini/weak_table1/cases.csv').open()))) == 3*12
+    nb = json.loads((tmp_path/'experiments/run.ipynb').read_text())
+    assert any(c.get('outputs') for c in nb['cells']) and not any('injected-parameters' in c['metadata'].get('tags', []) for c in nb['cells'])
+    nb['cells'][-1]['source'] = ['1']
+    (tmp_path/'experiments/run.ipynb').write_text(json.dumps(nb))
+    with pytest.raises(InputError, match='has changed since'): workflow.adopt(done/'out', 'mini')

@@ -115,7 +115,14 @@ def _chest(rng, h=330, w=308):
     density += .12*_smooth_noise(rng, y.shape, 60) + rng.uniform(.015, .045)*rng.standard_normal(y.shape)
     low, high = np.percentile(density, (1, 99.5))
     labels = np.select([(heart < 1) & (y < cy + height*.52), left, right], [3, 1, 2], 0)
-    return 255*np.clip((density - low)/(high - low), 0, 1)**rng.uniform(.75, 1.3), labels
+    return 255*np.clip((density - low)/(high - low), 0, 1)**rng.uniform(.75, 1.3), _in_one_piece(labels)
+
+def _in_one_piece(labels):
+    "Crumbs that the heart cuts off a lung become heart."
+    for lung in (1, 2):
+        parts, n = ndi.label(labels == lung, np.ones((3, 3)))
+        if n > 1: labels = np.where((parts > 0) & (parts != 1 + np.bincount(parts.flat)[1:].argmax()), 3, labels)
+    return labels
 
 # %% ../../nbs/10a_data.phantoms.ipynb #478cdca8
 phantom_looks = dict(

@@ -23,6 +23,7 @@ from .data.boxes import *
 from .data.augment import *
 from .prompts.core import *
 from .backbones.core import *
+from .backbones.sam import *
 from .backbones.tinyvit import *
 from .embeddings import *
 from .modelfiles import *

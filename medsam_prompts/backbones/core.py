@@ -9,7 +9,6 @@ __all__ = ['backbones', 'Segmenter', 'register_backbone', 'load_segmenter', 'bui
 import math
 from typing import Callable
 
-import cv2
 import numpy as np
 import torch
 from fastcore.basics import patch, store_attr
@@ -31,7 +30,7 @@ class Segmenter(nn.Module):
         mask_decoder:MaskDecoder,
         resize:str='longest', # longest: keep the shape and pad; stretch: fill the square
         normalise:str='meanstd', # meanstd: SAM's constants; minmax: to 0..1 per image
-        interpolation:int=cv2.INTER_AREA, # OpenCV's code
+        interpolation:str='area', # see `to_resized`
     ):
         super().__init__()
         store_attr('resize,normalise,interpolation')

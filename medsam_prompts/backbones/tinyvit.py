@@ -8,7 +8,6 @@ __all__ = ['ConvBN', 'MBConv', 'PatchMerging', 'WindowAttention', 'Mlp', 'TinyVi
 # %% ../../nbs/21_backbones.tinyvit.ipynb #9b554fb3
 import math
 
-import cv2
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling.common import LayerNorm2d
@@ -120,6 +119,6 @@ class TinyViT(nn.Module):
         return self.neck(x)
 
 # %% ../../nbs/21_backbones.tinyvit.ipynb #c30ddb9e
-def _build_lite_medsam(): return Segmenter(TinyViT(1, 1), *build_decoder(256, 64), resize='longest', normalise='minmax', interpolation=cv2.INTER_AREA)
+def _build_lite_medsam(): return Segmenter(TinyViT(1, 1), *build_decoder(256, 64), resize='longest', normalise='minmax', interpolation='area')
 
 register_backbone('lite_medsam', _build_lite_medsam)

@@ -149,15 +149,19 @@ def shown(
     return np.repeat(a[..., None], 3, -1) if a.ndim == 2 else a
 
 # %% ../../nbs/12_data.preprocess.ipynb #4d212147
-def _cv_resize(a, size, interpolation):
-    return a if a.shape[:2] == tuple(size) else cv2.resize(a, size[::-1], interpolation=interpolation)
+def _resample(a, size, how):
+    "(H,W,3) float32 -> (h,w,3)"
+    if a.shape[:2] == tuple(size): return a
+    if how == 'area': return cv2.resize(a, size[::-1], interpolation=cv2.INTER_AREA)
+    x = torch.from_numpy(a).permute(2, 0, 1)[None]
+    return F.interpolate(x, tuple(size), mode=how, antialias=True)[0].permute(1, 2, 0).contiguous().numpy()
 
 def to_resized(
     image:np.ndarray, # (H,W,3) float32 of the original frame
     frames:Frames,
-    interpolation:int=cv2.INTER_AREA, # OpenCV's code; bicubic overshoots, so the result is clamped
+    interpolation:str='area', # area as OpenCV has it; bilinear or bicubic with antialiasing, as PIL has them
 ) -> np.ndarray: # (h,w,3) float32 in 0..255: the input before normalisation and padding
-    "Resample, crop and resize an image."
-    a = _cv_resize(image, frames.scaled, cv2.INTER_LINEAR)
+    "Resample, crop and resize an image; bicubic overshoots, so the result is clamped."
+    a = _resample(image, frames.scaled, 'bilinear')
     a = _shift_into(torch.from_numpy(a).permute(2, 0, 1), frames.crop, *frames._corner(), 0.).permute(1, 2, 0).numpy()
-    return np.clip(_cv_resize(np.ascontiguousarray(a), frames.resized, interpolation), 0, 255)
+    return np.clip(_resample(np.ascontiguousarray(a), frames.resized, interpolation), 0, 255)

@@ -18,6 +18,7 @@ from .checkpoints import *
 from .data.readers import *
 from .data.phantoms import *
 from .data.datasets import *
+from .data.published import *
 from .data.preprocess import *
 from .data.boxes import *
 from .data.augment import *

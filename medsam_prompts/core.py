@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
-           'set_seed', 'pick_device', 'versions', 'set_quiet', 'progress']
+           'set_seed', 'pick_device', 'versions', 'experiments_folder', 'set_quiet', 'progress']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
 import hashlib, json, os, random
@@ -133,6 +133,13 @@ def versions() -> dict:
     import medsam_prompts
     names = ('torch', 'fastai', 'segment-anything', 'numpy')
     return {'medsam_prompts': medsam_prompts.__version__, 'python': platform.python_version(), **{n: version(n) for n in names}}
+
+# %% ../nbs/00_core.ipynb #7f0bc8dc
+def experiments_folder() -> Path:
+    "Notebooks, profiles and reported values: inside the installed package, or in the repository it was installed from."
+    import medsam_prompts
+    package = Path(medsam_prompts.__file__).parent
+    return next(p for p in (package/'experiments', package.parent/'nbs/experiments') if p.is_dir())
 
 # %% ../nbs/00_core.ipynb #60987501
 _quiet = False

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['datasets', 'tasks', 'CaseList', 'split_subjects', 'draw_shots', 'foreground', 'components', 'folder_cases', 'DataSet',
-           'register_dataset', 'lungs_apart', 'Task', 'load_task']
+           'register_dataset', 'lungs_apart', 'Task', 'load_task', 'few_shots']
 
 # %% ../../nbs/11_data.datasets.ipynb #624ac5a3
-import re
+import json, re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -138,7 +138,7 @@ class DataSet:
     read:Callable # folder or None -> `CaseList`
     licence:str
     homepage:str # where it is to be had
-    layout:tuple=() # paths that must exist below the folder; empty for embedded data
+    layout:tuple=() # paths that must exist below the folder, `a|b` where either will do; empty for embedded data
     split_by:str='patient' # patient, or image where patients are unknown
     note:str='' # what every table must say about it
     @property
@@ -160,7 +160,10 @@ def state(self:DataSet,
     if not self.layout: return 'embedded'
     root = Path(root) if root else data_home()
     if root is None or not (root/self.name).is_dir(): return 'absent'
-    return 'present' if all((root/self.name/p).exists() for p in self.layout) else 'incomplete'
+    return 'incomplete' if self._lost(root) else 'present'
+
+@patch
+def _lost(self:DataSet, root): return [p for p in self.layout if not any((root/self.name/o).exists() for o in p.split('|'))]
 
 @patch
 def cases(self:DataSet,
@@ -169,9 +172,7 @@ def cases(self:DataSet,
     "All cases with their label maps; raises `InputError` where files are missing."
     root = Path(root) if root else data_home()
     if self.state(root) == 'absent': raise InputError(root/self.name if root else 'MEDSAM_PROMPTS_DATA', f'the data set {self.name} is not there', f'Get it from {self.homepage} and put it into a folder {self.name} below --data or MEDSAM_PROMPTS_DATA')
-    if self.state(root) == 'incomplete':
-        lost = next(p for p in self.layout if not (root/self.name/p).exists())
-        raise InputError(root/self.name, f'{lost} is missing', f'Unpack the whole data set ({self.homepage})')
+    if self.state(root) == 'incomplete': raise InputError(root/self.name, f'{self._lost(root)[0].replace("|", " or ")} is missing', f'Unpack the whole data set ({self.homepage})')
     return self.read(root/self.name if self.layout else None)
 
 # %% ../../nbs/11_data.datasets.ipynb #bf8fbedd
@@ -237,6 +238,10 @@ class Task:
     val:int # subjects to choose settings on
     paper:str='' # column of the paper's table
     min_pixels:int=30 # smaller targets are left out
+    prep:dict = field(default_factory=dict) # of `Prep`: what the paper does to images first
+    split:Callable|None=None # official split: subjects -> dict of train, val, test; None: at random
+    subsets:str='' # name of the official ten-shot subsets
+    every_image:bool=False # keep all images of a subject, not its first
 
 tasks = {t.name: t for t in [
     Task('phantom_head', 'phantom_fetal_head', 'head', 12, 6),
@@ -260,8 +265,9 @@ def load_task(
     ds = datasets[task.dataset]
     cases = ds.cases(root).map(lambda c: _only(c, ds.structures[task.structure]))
     if ds.split_by == 'image': cases = CaseList(cases.names, cases.names, cases.read)
-    cases = _with_target(cases, task.min_pixels)
-    return {part: cases.of(who) for part, who in split_subjects(cases.subjects, task.test, task.val).items()}
+    cases = _with_target(cases, task.min_pixels, task.every_image)
+    split = task.split(sorted(set(cases.subjects))) if task.split else split_subjects(cases.subjects, task.test, task.val)
+    return {part: cases.of(who) for part, who in split.items()}
 
 # %% ../../nbs/11_data.datasets.ipynb #a457e454
 def _only(case, label):
@@ -269,9 +275,23 @@ def _only(case, label):
     parts = components(foreground(case.labels, label))
     return replace(case, labels=parts[0].astype(np.uint8) if parts else np.zeros_like(case.labels))
 
-def _with_target(cases, min_pixels):
-    "First image of each subject that shows the target."
-    first = {}
-    for i, (name, who) in enumerate(zip(cases.names, cases.subjects)):
-        if who not in first and cases[i].labels.sum() >= min_pixels: first[who] = i
-    return cases[sorted(first.values())]
+def _with_target(cases, min_pixels, every_image):
+    "Images that show the target: the first of each subject, or all."
+    kept, seen = [], set()
+    for i, who in enumerate(cases.subjects):
+        if (every_image or who not in seen) and cases[i].labels.sum() >= min_pixels: kept.append(i); seen.add(who)
+    return cases[kept]
+
+# %% ../../nbs/11_data.datasets.ipynb #a35f0422
+def few_shots(
+    task:str, # one of `tasks`
+    train:CaseList, # its training part
+    shots:int|None, # how many; None takes all
+    subset:int=0, # which subset
+) -> CaseList:
+    "The training cases of one run."
+    official = tasks[task].subsets and shots == 10 and json.loads((experiments_folder()/'reported/splits/ten_shot_subsets.json').read_text())[tasks[task].subsets]
+    if not official or subset >= len(official): return train.of(draw_shots(train.subjects, shots, subset))
+    if max(official[subset]) >= len(train): raise InputError(task, f'the official subset asks for case {max(official[subset])} of {len(train)}', 'Check that the data set is whole')
+    order = sorted(range(len(train)), key=train.names.__getitem__)
+    return train[[order[i] for i in official[subset]]]

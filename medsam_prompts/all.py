@@ -37,6 +37,7 @@ from .losses.box import *
 from .train.core import *
 from .train.weak import *
 from .methods import *
+from .baselines.persam import *
 from .pipeline import *
 from .evaluate import *
 from .results import *

@@ -9,6 +9,7 @@ __all__ = ['checkpoints', 'Checkpoint', 'register_checkpoint', 'diagnose', 'veri
 # %% ../nbs/01_checkpoints.ipynb #e0471f78
 import pickle, subprocess, sys, urllib.request, zipfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,10 +82,10 @@ def _in_package(source):
     return Path(spec.submodule_search_locations[0])/inner if spec else None
 
 def _local_path(ckpt):
-    "The first place on this machine that has the file, or where `fetch_checkpoint` would put it."
-    places = [_in_package(s) for s in ckpt.sources if s.startswith('package:')]
-    found = next((p for p in places if p and p.is_file()), None)
-    return found or home('checkpoints')/ckpt.filename
+    "The first place on this machine that has the right file, else any file, else where `fetch_checkpoint` would put it."
+    fetched = home('checkpoints')/ckpt.filename
+    places = [p for p in (fetched, *(_in_package(s) for s in ckpt.sources if s.startswith('package:'))) if p and p.is_file()]
+    return next((p for p in places if sha256_file(p) == ckpt.sha256), places[0] if places else fetched)
 
 # %% ../nbs/01_checkpoints.ipynb #1a0c9b85
 def checkpoint_path(
@@ -125,7 +126,7 @@ def fetch_checkpoint(
     if offline(): raise InputError(name, 'the weights are absent and MEDSAM_PROMPTS_OFFLINE is set', _how_to_get(ckpt))
     for source in (s for s in ckpt.sources if not s.startswith('package:')):
         try: return _fetch_from(source, ckpt)
-        except (OSError, subprocess.CalledProcessError, StopIteration, KeyError, InputError) as e: failures.append(f'{source} ({_reason(e)})')
+        except (OSError, subprocess.CalledProcessError, StopIteration, KeyError, zipfile.BadZipFile, HTTPException, InputError) as e: failures.append(f'{source} ({_reason(e)})')
     raise InputError(name, f'no source gave the weights: {"; ".join(failures)}', _how_to_get(ckpt))
 
 # %% ../nbs/01_checkpoints.ipynb #0d981b81
@@ -149,12 +150,14 @@ def read_weights(
     path = Path(path)
     if not path.is_file(): raise InputError(path, 'there is no such file', 'Check the path')
     try: state = _load_safetensors(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError: raise _refused(path, 'the file holds Python objects besides tensors, and loading those could run code') from None
-    except (RuntimeError, EOFError, ValueError, OSError) as e: raise _refused(path, f'the file cannot be read as weights ({_reason(e)})') from None
+    except pickle.UnpicklingError: raise _refused(path, _objects if path.open('rb').read(2) in (b'PK', b'\x80\x02', b'\x80\x04') else 'this is not a weights file') from None
+    except Exception as e: raise _refused(path, f'the file cannot be read as weights ({_reason(e)})') from None  # a damaged pickle raises anything
     if not isinstance(state, dict): raise _refused(path, f'the file holds a {type(state).__name__}, not a state dict')
     for key in ('model', 'state_dict', 'model_state_dict'):
         if isinstance(state.get(key), dict): state = state[key]
-    return {k.removeprefix('module.'): v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    return {k.removeprefix('module.'): v for k, v in state.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+
+_objects = 'the file holds Python objects besides tensors, and loading those could run code'
 
 # %% ../nbs/01_checkpoints.ipynb #4d330e56
 def _load_safetensors(path):

@@ -6,11 +6,11 @@
 __all__ = ['main']
 
 # %% ../nbs/80_cli.ipynb #3741d875
-import argparse, sys
+import argparse, os, sys
 
 # %% ../nbs/80_cli.ipynb #d0b09477
 def _info(a):
-    import os, platform
+    import platform
     from medsam_prompts.checkpoints import checkpoint_state, checkpoints
     from medsam_prompts.core import data_home, home, offline, pick_device, versions
     facts = {**versions(), 'device': pick_device(a.device), 'cores': os.cpu_count(), 'platform': platform.platform(), 'home': home(),
@@ -19,6 +19,8 @@ def _info(a):
 
 def _checkpoints(a):
     from medsam_prompts.checkpoints import checkpoint_state, checkpoints, fetch_checkpoint
+    from medsam_prompts.core import InputError
+    if a.action == 'fetch' and not a.name: raise InputError('checkpoints fetch', 'it needs a name', f'Choose one of {", ".join(checkpoints)}')
     if a.action == 'fetch': return print(fetch_checkpoint(a.name))
     for c in checkpoints.values(): print(f'{c.name:14} {checkpoint_state(c.name):8} {c.size/1e6:8.1f} MB  {c.licence:12} {c.sha256}  {c.sources[0]}')
 
@@ -53,7 +55,7 @@ def _predict(a):
     dev = pick_device(a.device)
     if a.model: generator, segmenter, prep = load_generator(a.model, dev)
     else: generator, segmenter, prep = DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points'), load_segmenter(a.backbone, device=dev), Prep()
-    rows = predict_folder(segmenter, generator, a.images, a.out, prep, batch=4 if a.model else 1, as_labels=generator.all_targets != {1})
+    rows = predict_folder(segmenter, generator, a.images, a.out, prep, batch=4 if a.model else 1)
     flagged = sum(bool(r['flags']) for r in rows)
     print(f'{a.out}: {len(rows)} predictions, {flagged} with a flag (see predictions.csv)')
 
@@ -61,9 +63,10 @@ def _evaluate(a):
     from medsam_prompts.all import InputError, describe, evaluate_folders, write_rows
     try: spacing = None if a.spacing is None else tuple(float(v) for v in a.spacing.split(','))[::-1]
     except ValueError: spacing = ()
-    if spacing is not None and (len(spacing) != 2 or min(spacing) <= 0): raise InputError(f'--spacing {a.spacing}', 'this is not a pixel size', 'Give two positive numbers, X,Y in mm')
+    if spacing is not None and not (len(spacing) == 2 and all(0 < v < float('inf') for v in spacing)): raise InputError(f'--spacing {a.spacing}', 'this is not a pixel size', 'Give two positive numbers, X,Y in mm')
+    if not 0 <= a.nsd_tolerance < float('inf'): raise InputError(f'--nsd-tolerance {a.nsd_tolerance}', 'this is not a distance', 'Give a number, 0 or larger')
     rows = evaluate_folders(a.pred, a.truth, a.label, spacing, a.nsd_tolerance)
-    write_rows(a.out, rows)
+    write_rows(a.out, rows, missing='nan')
     for label in dict.fromkeys(r['label'] for r in rows):
         for m in ('dice', 'iou', 'hd95', 'nsd'):
             s = describe([r[m] for r in rows if r['label'] == label])
@@ -71,8 +74,8 @@ def _evaluate(a):
 
 # %% ../nbs/80_cli.ipynb #360f0a28
 def _reproduce(a):
-    import os
-    if a.data: os.environ['MEDSAM_PROMPTS_DATA'] = a.data
+    if a.data: os.environ['MEDSAM_PROMPTS_DATA'] = os.path.abspath(os.path.expanduser(a.data))
+    if a.device != 'auto': os.environ['MEDSAM_PROMPTS_DEVICE'] = a.device
     from medsam_prompts.all import make_plan, read_profile, reproduce
     if not a.list: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor)
     for n in read_profile(a.profile)['experiments']: print(f'{n:16} {len(make_plan([n], a.profile).cells)} cells')
@@ -126,8 +129,20 @@ def _checked(a):
     "What argparse cannot check by itself."
     from medsam_prompts.core import InputError
     if a.run is _train_weak and (a.boxes is None) == (a.masks is None): raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
-    for k in ('epochs', 'shots', 'jobs'):
-        if getattr(a, k, None) is not None and getattr(a, k) < 1: raise InputError(f'--{k} {getattr(a, k)}', 'it must be at least 1', 'Give a positive whole number')
+    for k, least in dict(epochs=1, shots=1, jobs=1, label=1, seed=0, subset_seed=0).items():
+        if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
+    if (getattr(a, 'label', None) or 1) > 255: raise InputError(f'--label {a.label}', 'masks hold labels up to 255', 'Number the structures from 1')
+    _check_out(a)
+
+def _check_out(a):
+    "Whether --out can be written, before hours of work."
+    from pathlib import Path
+    from medsam_prompts.core import InputError
+    if getattr(a, 'out', None) is None: return
+    out, folder = Path(a.out), a.run in (_predict, _reproduce)
+    if out.is_dir() != folder and out.exists(): raise InputError(out, 'there is a file of this name' if folder else 'this is a folder', f'Give --out the name of a {"folder" if folder else "file"}')
+    near = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not near.is_dir() and not out.exists() or not os.access(near, os.W_OK): raise InputError(out, f'{near} cannot be written to', 'Choose another --out')
 
 def main(
     argv=None, # default: the command line
@@ -140,5 +155,6 @@ def main(
     set_quiet(a.quiet)
     try: _checked(a); a.run(a)
     except InputError as e: print(f'medsam-prompts: {e}', file=sys.stderr); return 2
+    except OSError as e: print(f'medsam-prompts: {e.filename or "the disk"}: {e.strerror or e}. Check the path, its permissions and the free space.', file=sys.stderr); return 2
     except KeyboardInterrupt: print('medsam-prompts: interrupted', file=sys.stderr); return 130
     return 0

@@ -7,7 +7,7 @@ __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_t
            'set_seed', 'pick_device', 'versions', 'experiments_folder', 'set_quiet', 'progress']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
-import hashlib, json, os, random
+import hashlib, json, os, random, re
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from functools import lru_cache
@@ -32,15 +32,16 @@ class InputError(Exception):
 def home(*parts:str) -> Path:
     "Folder for everything that can be made or fetched again; `parts` are joined to it and created."
     default = Path(os.environ.get('XDG_CACHE_HOME', Path.home()/'.cache'))/'medsam_prompts'
-    res = Path(os.environ.get('MEDSAM_PROMPTS_HOME') or default).expanduser().joinpath(*parts)
-    res.mkdir(parents=True, exist_ok=True)
+    res = Path(os.environ.get('MEDSAM_PROMPTS_HOME') or default).expanduser().absolute().joinpath(*parts)
+    try: res.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise InputError(res, f'the folder cannot be made ({e.strerror})', 'Set MEDSAM_PROMPTS_HOME to a folder that can be written') from None
     return res
 
 # %% ../nbs/00_core.ipynb #276468c5
 def data_home() -> Path|None:
     "Folder that holds the data sets (`MEDSAM_PROMPTS_DATA`), or None where it is not set."
     root = os.environ.get('MEDSAM_PROMPTS_DATA')
-    return Path(root).expanduser() if root else None
+    return Path(root).expanduser().absolute() if root else None
 
 def offline() -> bool:
     "Whether the network must not be touched (`MEDSAM_PROMPTS_OFFLINE=1`)."
@@ -115,14 +116,13 @@ def set_seed(
 
 # %% ../nbs/00_core.ipynb #116db619
 def pick_device(
-    name:str='auto', # auto, cpu or cuda (cuda:1 picks a card)
+    name:str='auto', # auto, cpu or cuda (cuda:1 picks a card); MEDSAM_PROMPTS_DEVICE says what auto is
 ):
     "The torch device to compute on; `auto` takes a GPU where there is one."
     import torch
-    if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if name.startswith('cuda') and not torch.cuda.is_available():
-        raise InputError('--device cuda', 'no CUDA device is visible here', 'Use --device cpu, or auto')
-    if not name.startswith(('cuda', 'cpu')): raise InputError(f'--device {name}', 'unknown device', 'Use auto, cpu or cuda')
+    if name == 'auto': name = os.environ.get('MEDSAM_PROMPTS_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name): raise InputError(f'--device {name}', 'unknown device', 'Use auto, cpu or cuda')
+    if name != 'cpu' and int(name[5:] or 0) >= torch.cuda.device_count(): raise InputError(f'--device {name}', 'no such CUDA device is visible here', 'Use --device cpu, or auto')
     return torch.device(name)
 
 # %% ../nbs/00_core.ipynb #4f95f110

@@ -6,8 +6,6 @@
 __all__ = ['labels_to_compare', 'compare_cases', 'evaluate_folders']
 
 # %% ../nbs/71_evaluate.ipynb #3e068bde
-from pathlib import Path
-
 import numpy as np
 
 from .core import *
@@ -17,21 +15,23 @@ from .metrics import *
 
 # %% ../nbs/71_evaluate.ipynb #9c1e9225
 def labels_to_compare(
-    values:set, # all values that appear in any mask
+    pred:set, # all values that appear in predictions
+    truth:set, # all values that appear in true masks
     label:int|None=None, # what the user asked for
-) -> dict: # label written in the row -> values that count as this label, None for anything but 0
+) -> dict: # label written in the row -> values that count as this label in prediction and truth, None for anything but 0
     "Decide whether masks are binary or label maps."
-    values = sorted(int(v) for v in values if v)
-    if label is not None: return {label: (label,)}
-    binary = len(values) <= 1 or set(values) <= {1, 255}
-    return {1: None} if binary else {v: (v,) for v in values}
+    sides = [{int(v) for v in side if v} for side in (pred, truth)]
+    if label is not None: return {label: tuple(None if s == {255} else (label,) for s in sides)}
+    if max(map(len, sides)) <= 1: return {1: (None, None)}
+    if {255} in sides: raise InputError('evaluate', 'one side is binary (0/255), the other holds several labels', 'Say with --label which of them is meant')
+    return {v: ((v,), (v,)) for v in sorted(set().union(*sides))}
 
 # %% ../nbs/71_evaluate.ipynb #eaa53925
 def compare_cases(
     pred:np.ndarray, # label map, 2-D or 3-D
     truth:np.ndarray, # label map of the same shape
     name:str, # of the case
-    labels:dict, # from `labels_to_compare`
+    labels:dict, # label -> values that count as this label, None for anything but 0
     spacing_mm=None, # mm along each axis
     tolerance:float=2., # of NSD
 ) -> list: # one row per label
@@ -62,10 +62,10 @@ def evaluate_folders(
 ) -> list: # rows, sorted by case and label
     "Compare two folders of masks case by case; a volume is one case."
     pairs = _pairs(pred, truth)
-    values = set().union(*(set(np.unique(m)) for s in pairs for m in _read_pair(*pairs[s])[:2]))
-    if label is not None and label not in values: raise InputError(f'--label {label}', f'no mask holds this label; they hold {sorted(int(v) for v in values if v)}', 'Choose one of these')
-    labels, rows = labels_to_compare(values, label), []
+    values = [set().union(*v) for v in zip(*([set(np.unique(m).tolist()) for m in _read_pair(*pairs[s])[:2]] for s in pairs))]
+    labels, rows = labels_to_compare(*values, label), []
+    if label is not None and not values[1] & {label, 255}: raise InputError(f'--label {label}', f'no true mask holds this label; they hold {sorted(v for v in values[1] if v)}', 'Choose one of these')
     for s in progress(pairs, 'evaluating'):
         p, t, mm = _read_pair(*pairs[s])
-        rows += compare_cases(p, t, s, labels, mm if p.ndim == 3 else spacing_mm or mm, tolerance)
+        for k, (pv, tv) in labels.items(): rows += compare_cases(foreground(p, pv), foreground(t, tv), s, {k: None}, mm if p.ndim == 3 else spacing_mm or mm, tolerance)
     return rows

@@ -40,8 +40,11 @@ def read_model(
     try:
         with safe_open(path, 'pt') as f: header, state = (f.metadata() or {}).get('medsam_prompts'), {k: f.get_tensor(k) for k in f.keys()}
     except (SafetensorError, OSError): raise InputError(path, 'this is not a safetensors file (a pickle, or cut off)', remedy) from None
-    if header is None: raise InputError(path, 'the file has no medsam_prompts header', remedy)
-    return json.loads(header), state
+    try: header = json.loads(header or 'null')
+    except ValueError: header = None
+    lost = [k for k in ('method', 'backbone', 'backbone_sha256') if not isinstance(header, dict) or k not in header]
+    if lost: raise InputError(path, f'its medsam_prompts header is missing or names no {lost[0]}', remedy)
+    return header, state
 
 # %% ../nbs/26_modelfiles.ipynb #18d85c7f
 def check_backbone(

@@ -6,15 +6,14 @@
 __all__ = ['boxes_from_csv', 'boxes_from_masks', 'train_weak', 'load_generator', 'predict_folder']
 
 # %% ../nbs/77_pipeline.ipynb #2dc27dc8
-import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from .core import *
+from .checkpoints import *
 from .data.readers import *
 from .data.datasets import *
 from .data.preprocess import *
@@ -35,7 +34,10 @@ def boxes_from_csv(
 ) -> tuple: # `CaseList` of the cases with a box, their boxes (K,4) each, number of cases without
     "Training boxes that a person drew."
     cases, drawn, kept = folder_cases(images), read_boxes(path), []
-    if label is not None and not any(d.label == label for lines in drawn.values() for d in lines): raise InputError(path, f'no line has the label {label}', 'Choose a label of the file')
+    check_drawn(drawn, list_images(images), path)
+    labels = {d.label for lines in drawn.values() for d in lines}
+    if label is None and len(labels) > 1: raise InputError(path, f'the file has boxes of several structures (labels {sorted(labels)})', 'Pick one with --label')
+    if label is not None and label not in labels: raise InputError(path, f'no line has the label {label}', 'Choose a label of the file')
     for i in progress(range(len(cases)), 'boxes'):
         lines = [v for v, l in drawn_for(cases[i], drawn, path) if label in (None, l)]
         if lines: kept.append((i, np.stack(lines)))
@@ -100,8 +102,10 @@ def load_generator(
     if header['backbone'] not in backbones: raise InputError(path, f'the model needs the backbone {header["backbone"]}, which is not known here', 'Use the package version that trained it')
     segmenter = load_segmenter(header['backbone'], device=device)
     check_backbone(header, segmenter, path)
-    modules = nn.ModuleDict({str(t): PromptModule(**header['module']) for t in header['targets']})
-    modules.load_state_dict(state)
+    if header['method'] != 'weak': raise InputError(path, f'a model of the method {header["method"]} makes no prompts', 'Give a file that medsam-prompts train weak wrote')
+    try: modules = nn.ModuleDict({str(t): PromptModule(**header['module']) for t in header['targets']})
+    except (KeyError, TypeError, RuntimeError): raise InputError(path, 'its header does not describe a prompt module', 'Use the package version that trained it') from None
+    load_strict(modules, state, path)
     return LearnedPrompts({int(t): m.eval() for t, m in modules.items()}), segmenter, Prep(**header['prep'])
 
 # %% ../nbs/77_pipeline.ipynb #68ef9337
@@ -112,18 +116,25 @@ def predict_folder(
     out, # folder for masks and predictions.csv
     prep:Prep=Prep(),
     batch:int=4, # slices or images at once
-    as_labels:bool=False, # write label values instead of 0/255
 ) -> list: # rows of predictions.csv
-    "Segment every image of a folder."
-    cache, rows = EmbeddingCache(segmenter, prep), []
-    for name, path in progress(list_images(images).items(), 'predicting'):
+    "Segment every image of a folder; pictures get 0/255 for one label and label values for several, volumes always label values."
+    cache, files, rows, many = EmbeddingCache(segmenter, prep), list_images(images), [], len(generator.all_targets) > 1
+    _check_inputs(generator, images, files, out)
+    for path in progress(files.values(), 'predicting'):
         case = read_case(path)
         found = list(segment(segmenter, generator, case.slices(), cache, batch))
         labels = np.stack([f.labels for f in found]) if case.axes == 'zyx' else found[0].labels
-        write_mask(out, case, labels if as_labels else (labels > 0).astype(np.uint8)*(1 if case.geometry else 255))
+        write_mask(out, case, labels if many or case.geometry else (labels > 0).astype(np.uint8)*255)
         rows += [r for f in found for r in _prediction_rows(f)]
-    write_rows(Path(out)/'predictions.csv', rows or [dict.fromkeys(_prediction_columns)])
+    write_rows(Path(out)/'predictions.csv', rows, _prediction_columns)
     return rows
+
+def _check_inputs(generator, images, files, out):
+    "Find what is wrong before anything is written."
+    if Path(out).resolve() == Path(images).resolve(): raise InputError(out, 'masks would overwrite the images', 'Choose another --out')
+    generator.check(list(files))
+    for path in progress(files.values(), 'checking'):
+        for case in read_case(path).slices(): generator.check_case(case)
 
 # %% ../nbs/77_pipeline.ipynb #9275335a
 _prediction_columns = ('case', 'label', 'score', 'x0', 'y0', 'x1', 'y1', 'flags', 'seconds')

@@ -6,7 +6,7 @@
 __all__ = ['section', 'write_report']
 
 # %% ../nbs/75_report.ipynb #d6bd8404
-import html, json
+import html
 from pathlib import Path
 
 from .core import *

@@ -7,7 +7,6 @@ __all__ = ['reported', 'reported_table', 'compare', 'printed', 'html_table', 'ma
 
 # %% ../nbs/73_tables.ipynb #22075433
 import html, math
-from pathlib import Path
 
 import pandas as pd
 
@@ -40,7 +39,7 @@ def compare(
     metric:str='dice',
 ) -> pd.DataFrame: # fractions; one line per task, backbone, method and number of shots
     "Our means beside the reported ones."
-    ours = summarise(rows.assign(shots=rows.shots.fillna('-').map(_shots)), ['task', 'backbone', 'method', 'shots'], metric)
+    ours = summarise(rows.assign(shots=rows.shots.fillna('-').map(_shots)), ['task', 'backbone', 'method', *(c for c in settings_columns if c in rows and rows[c].notna().any()), 'shots'], metric)
     ours['supervision'] = [methods[m].supervision for m in ours.method]
     ours['oracle'] = [methods[m].oracle for m in ours.method]
     paper = {(r.method, str(r.n_samples), r.task): r for r in reported(table).itertuples()}

@@ -8,7 +8,7 @@ __all__ = ['profiles', 'declaration', 'Cell', 'make_cell', 'read_profile', 'expa
 
 # %% ../nbs/76_workflow.ipynb #3e64f7aa
 import ast, itertools, json, os, platform, resource, subprocess, sys, time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat, yaml
@@ -17,7 +17,9 @@ import medsam_prompts
 from .core import *
 from .checkpoints import checkpoints
 from .data.datasets import datasets, tasks
-from .tables import experiments_folder
+from .backbones.core import backbones
+from .train.weak import weak_recipes
+from .methods import methods
 from .report import *
 
 # %% ../nbs/76_workflow.ipynb #0b72a96b
@@ -49,7 +51,16 @@ def make_cell(notebook:str, params:dict, needs=()) -> Cell:
     known, _ = declaration(notebook)
     wrong = [k for k in params if k not in known]
     if wrong: raise InputError(f'{notebook}.ipynb', f'it has no parameter {wrong[0]}', f'Its parameters are {", ".join(known)}')
+    for k, v in params.items(): _check_value(notebook, k, v)
     return Cell(notebook, {**{k: v for k, v in known.items() if k not in ('out', 'runs')}, **params}, tuple(needs), _depends(notebook, {**known, **params}))
+
+# %% ../nbs/76_workflow.ipynb #c9572239
+_choices, _least = dict(task=tasks, method=methods, backbone=backbones, recipe=weak_recipes), dict(shots=1, epochs=1, views=0, subset=0, seed=0)
+
+def _check_value(notebook, key, value):
+    if value is None: return
+    if key in _choices and value not in _choices[key]: raise InputError(f'{notebook}.ipynb', f'there is no {key} {value}', f'Choose one of {", ".join(_choices[key])}')
+    if key in _least and (type(value) is not int or value < _least[key]): raise InputError(f'{notebook}.ipynb', f'{key} is {value!r}', f'Give a whole number, at least {_least[key]}')
 
 # %% ../nbs/76_workflow.ipynb #3ac9bf42
 def _depends(notebook, params):
@@ -76,7 +87,11 @@ def read_profile(
     "What a profile runs."
     path = experiments_folder()/f'profiles/{name}.yaml' if name in profiles else Path(name)
     if not path.is_file(): raise InputError(f'--profile {name}', 'there is no such profile', f'Choose one of {", ".join(p.stem for p in sorted((experiments_folder()/"profiles").glob("*.yaml")))}, or give a YAML file')
-    return yaml.safe_load(path.read_text(encoding='utf-8'))
+    try: profile = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as e: raise InputError(path, f'this is not YAML ({" ".join(str(e).split())[:80]})', 'Correct the file') from None
+    whole = isinstance(profile, dict) and profile.get('experiments') and all(isinstance(e, dict) and {'tasks', 'rows'} <= set(e) for e in profile['experiments'].values())
+    if not whole: raise InputError(path, 'it names no experiments with tasks and rows', 'Write it as the profiles of the package')
+    return profile
 
 def expand_rows(
     rows:list, # of dicts whose values may be lists
@@ -107,6 +122,7 @@ def make_plan(
 # %% ../nbs/76_workflow.ipynb #dc52c19e
 def _add_experiment(plan, name, settings):
     lines = list(_lines(settings.pop('tasks'), settings.pop('rows')))
+    for t, _ in lines: _check_value(name, 'task', t)
     state = {t: datasets[tasks[t].dataset].state() for t, _ in lines}
     for t, s in state.items():
         if s not in ('embedded', 'present') and (says := f'{t}: the data set {tasks[t].dataset} is {s}') not in plan.skipped: plan.skipped.append(says)
@@ -178,22 +194,23 @@ def reproduce(
 ) -> Path: # the report
     "Make tables and figures, reusing what is there, and a report of them."
     plan, out, t0 = make_plan(names, profile), Path(out), time.time()
-    todo = write_plan(plan, out)
     for s in plan.skipped: print(f'skipped: {s}')
+    if not plan.cells: raise InputError(f'--profile {profile}', 'none of its data sets is here', 'Set MEDSAM_PROMPTS_DATA, or give --data')
+    todo = write_plan(plan, out)
     print(f'{len(plan.cells)} cells, {len(todo)} to run', flush=True)
     if todo: run_plan(out, jobs, executor)
     failed = [id for id in todo if not (out/'cells'/id/'done.json').is_file()]
-    path = _report(plan, out, profile, time.time() - t0)
+    path = _report(plan, out, profile, time.time() - t0, failed)
     for id in failed: print(f'failed: {id}: {_last_words(out/"cells"/id)}', file=sys.stderr)
     print(f'report: {path.resolve()}')
     if failed: raise RuntimeError(f'{len(failed)} of {len(plan.cells)} cells failed')
     return path
 
 # %% ../nbs/76_workflow.ipynb #67e898c5
-def _report(plan, out, profile, seconds):
+def _report(plan, out, profile, seconds, failed):
     done = [(n, out/'cells'/id, f'medsam-prompts reproduce {n} --profile {profile} --out {out.name if out.is_absolute() else out}') for n, id in plan.summaries.items() if (out/'cells'/id/'done.json').is_file()]
     facts = {**versions(), 'profile': f'{profile}: {read_profile(profile).get("about", "of your own")}', 'machine': f'{platform.machine()}, {os.cpu_count()} cores', 'this call took': f'{seconds:.0f} s',
-             'cells': len(plan.cells), 'skipped': '; '.join(plan.skipped) or 'nothing'}
+             'cells': len(plan.cells), 'skipped': '; '.join(plan.skipped) or 'nothing', 'failed': ', '.join(failed) or 'nothing'}
     return write_report(out/'report.html', done, f'medsam_prompts: profile {profile}', facts)
 
 def _last_words(folder):

@@ -1,9 +1,12 @@
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 repo = Path(__file__).parent.parent
@@ -13,6 +16,17 @@ def parity(topic):
     "Folder with the parity data of a topic, or None where they are not here."
     root = Path(os.environ.get('MEDSAM_PROMPTS_PARITY', repo.parent/'shared/parity/public'))/topic
     return root if root.is_dir() else None
+
+
+def formula_weights(module):
+    "Weights that the parity data were made with: drawn from a seed that each name gives."
+    def value(key, shape):
+        n = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(shape).astype(np.float32)
+        if key.endswith('positional_encoding_gaussian_matrix'): return n
+        small = np.float32(.02)*n
+        return 1 + small if key.endswith('weight') and len(shape) == 1 else small
+    module.load_state_dict({k: torch.from_numpy(value(k, tuple(v.shape))) for k, v in module.state_dict().items()})
+    return module
 
 
 def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='also the checks that take minutes')

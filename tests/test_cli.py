@@ -2,6 +2,7 @@
 import csv
 import json
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,18 +69,24 @@ def test_boxes_and_masks_teach_the_same(cli, folder, tmp_path):
 
 
 def test_a_killed_training_resumes_to_the_same_weights(cli, folder, tmp_path, home):
-    call = ('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--epochs', 40, *toy, '--out')
+    call = ('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--epochs', 80, *toy, '--out')
     assert cli(*call, tmp_path/'whole').returncode == 0
     code = 'import sys; from medsam_prompts.cli import main; sys.exit(main())'
     process = subprocess.Popen([sys.executable, '-c', code, *map(str, call), str(tmp_path/'killed')],
                                env={**__import__('os').environ, 'MEDSAM_PROMPTS_HOME': str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     state = tmp_path/'killed.state'
-    while not state.exists() and process.poll() is None: time.sleep(.02)
+    deadline = time.time() + 300
+    while not state.exists() and process.poll() is None and time.time() < deadline: time.sleep(.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert state.exists() and not (tmp_path/'killed').exists()
     other = cli(*call, tmp_path/'killed', '--seed', 3, '--resume')
-    assert other.returncode == 2 and 'other settings or data' in other.stderr
+    assert other.returncode == 2 and 'other settings or data' in other.stderr and other.stderr.strip().count('\n') == 0, other.stderr
+    whole = state.read_bytes()
+    state.write_bytes(whole[:1000])
+    cut = cli(*call, tmp_path/'killed', '--resume')
+    assert cut.returncode == 2 and 'cannot be read' in cut.stderr and cut.stderr.strip().count('\n') == 0, cut.stderr
+    state.write_bytes(whole)
     assert cli(*call, tmp_path/'killed', '--resume').returncode == 0
     a, b = load_file(tmp_path/'whole'), load_file(tmp_path/'killed')
     assert all(torch.equal(a[k], b[k]) for k in a) and not state.exists()
@@ -117,13 +124,19 @@ def bad_training(d, images, masks):
     png = (images/'p0.png').read_bytes()
     yield 'empty masks', ('--images', one(d/'e', images), '--masks', blank(d/'em')), 'no image shows the target'
     yield 'corrupt image', ('--images', write(d/'c/p0.png', png[:200]).parent, '--masks', one(d/'cm', masks)), 'p0.png: the file is corrupt or cut off'
-    yield 'truncated volume', ('--images', write(d/'t/p0.nii.gz', b'\x1f\x8b\x08\x00garbage').parent, '--masks', one(d/'tm', masks)), 'p0.nii.gz: the file is corrupt'
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((20, 20, 9)), np.eye(4)), d/'whole.nii.gz')
+    yield 'truncated volume', ('--images', write(d/'t/p0.nii.gz', (d/'whole.nii.gz').read_bytes()[:9000]).parent, '--masks', one(d/'tm', masks)), 'p0.nii.gz: the file is corrupt'
     yield 'mask of another size', ('--images', one(d/'s', images), '--masks', blank(d/'sm', (9, 9))), 'the mask has 9 x 9 pixels'
     yield 'no such label', ('--images', images, '--masks', masks, '--label', 7), 'label 7'
     yield 'no folder', ('--images', d/'nowhere', '--masks', masks), 'there is no such folder'
     yield 'too many shots', ('--images', images, '--masks', masks, '--shots', 99), 'Use at most 6'
     yield 'unknown recipe', ('--images', images, '--masks', masks, '--recipe', 'magic'), 'Choose one of'
     yield 'several parts', ('--images', one(d/'p', images), '--masks', parts(d/'pm')), '--components largest'
+    yield 'label 0', ('--images', images, '--masks', masks, '--label', 0), 'at least 1'
+    yield 'negative subset', ('--images', images, '--masks', masks, '--subset-seed', -1), 'at least 0'
+    yield 'unknown device', ('--images', images, '--masks', masks, '--device', 'cpux'), 'unknown device'
+    yield 'two structures', ('--images', images, '--boxes', write(d/'two.csv', 'image,x0,y0,x1,y1,label\n' + ''.join(f'p{i},1,2,30,40,{l}\n' for i in range(6) for l in (1, 2)))), 'Pick one with --label'
+    yield 'no such image', ('--images', images, '--boxes', write(d/'typo.csv', 'image,x0,y0,x1,y1\ntypo,1,2,3,4\n')), 'not in the folder'
     for name, lines, says in [('missing box', 'p1,1,2,3,4', 'no line for p0'), ('inverted box', 'p0,9,2,3,4', 'is inverted'), ('outside box', 'p0,9000,2,9003,4', 'lies outside p0'),
                               ('text for numbers', 'p0,a,2,3,4', "x0 is 'a', not a number")]:
         yield name, ('--images', images, '--boxes', write(d/f'{name}.csv', f'image,x0,y0,x1,y1\n{lines}\n')), says
@@ -172,3 +185,49 @@ def test_bad_models_and_weights(cli, folder, tmp_path):
         done = cli('predict', '--model', path, '--images', folder/'images', '--out', tmp_path/'o', '--quiet')
         assert done.returncode == 2 and says in done.stderr and done.stderr.strip().count('\n') == 0, done.stderr
         assert not (tmp_path/'o').exists()
+
+
+def test_wrong_weights_are_named(tmp_path, monkeypatch):
+    "A damaged file in the home is refused, whatever its name says."
+    from medsam_prompts.all import InputError, fetch_checkpoint, load_segmenter
+    monkeypatch.setenv('MEDSAM_PROMPTS_HOME', str(tmp_path)); monkeypatch.setenv('MEDSAM_PROMPTS_OFFLINE', '1')
+    write(tmp_path/'checkpoints/sam_vit_b_01ec64.pth', '<html>moved</html>')
+    with pytest.raises(InputError, match='this is a web page'): load_segmenter('sam_vit_b')
+    with pytest.raises(InputError, match='OFFLINE is set'): fetch_checkpoint('sam_vit_b')
+
+
+def test_bad_prediction_input_leaves_nothing(cli, folder, tmp_path):
+    "Everything is looked at before the first mask is written."
+    model = tmp_path/'m.safetensors'
+    assert cli('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--shots', 2, '--epochs', 1, '--out', model, *toy).returncode == 0
+    images = tmp_path/'images'
+    shutil.copytree(folder/'images', images)
+    write(images/'z.png', (images/'p0.png').read_bytes()[:200])
+    outside = write(tmp_path/'b.csv', (folder/'boxes.csv').read_text().replace('p5.png,', 'p5.png,9') )
+    (tmp_path/'file').write_text('')
+    for args, says in [(('--model', model, '--images', images, '--out', tmp_path/'o'), 'z.png: the file is corrupt'),
+                       (('--boxes', outside, '--images', folder/'images', '--out', tmp_path/'o', '--backbone', 'sam_toy'), 'b.csv: line 7'),
+                       (('--model', model, '--images', folder/'images', '--out', folder/'images'), 'would overwrite'),
+                       (('--model', model, '--images', folder/'images', '--out', tmp_path/'file'), 'file of this name'),
+                       (('--model', folder, '--images', folder/'images', '--out', tmp_path/'o'), 'no such file')]:
+        done = cli('predict', *args, '--quiet')
+        assert done.returncode == 2 and says in done.stderr and done.stderr.strip().count('\n') == 0, done.stderr
+        assert not (tmp_path/'o').exists()
+
+
+def test_one_label_of_a_label_map(cli, tmp_path):
+    "Trained on one label of label maps, predicted as 0/255, evaluated against that label."
+    for sub in ('images', 'maps', 'pred'): (tmp_path/sub).mkdir()
+    for i in range(3):
+        p = phantom('chest_xray', i)
+        Image.fromarray(p.image).save(tmp_path/f'images/p{i}.png')
+        Image.fromarray(p.labels).save(tmp_path/f'maps/p{i}.png')
+        Image.fromarray((p.labels == 2).astype(np.uint8)*255).save(tmp_path/f'pred/p{i}.png')
+    model = tmp_path/'m.safetensors'
+    assert cli('train', 'weak', '--images', tmp_path/'images', '--masks', tmp_path/'maps', '--label', 2, '--epochs', 1, '--out', model, *toy).returncode == 0
+    assert cli('predict', '--model', model, '--images', tmp_path/'images', '--out', tmp_path/'out', '--quiet').returncode == 0
+    assert set(np.unique(np.array(Image.open(tmp_path/'out/p0.png')))) <= {0, 255}
+    done = cli('evaluate', '--pred', tmp_path/'pred', '--truth', tmp_path/'maps', '--label', 2, '--out', tmp_path/'c.csv', '--quiet')
+    assert done.returncode == 0 and {r['dice'] for r in csv.DictReader((tmp_path/'c.csv').open())} == {'1.0'}, done.stderr
+    unsaid = cli('evaluate', '--pred', tmp_path/'pred', '--truth', tmp_path/'maps', '--out', tmp_path/'d.csv', '--quiet')
+    assert unsaid.returncode == 2 and '--label' in unsaid.stderr and not (tmp_path/'d.csv').exists()

@@ -1,23 +1,15 @@
 "SAM's encoder, prompts and logits against outputs of the official code, on weights from a formula."
 import json
-import zlib
 
 import numpy as np
 import pytest
 import torch
 
 from medsam_prompts.all import Case, Prompts, backbones, load_segmenter
-from conftest import parity
+from conftest import formula_weights, parity
 
 keys, root = parity('checkpoint_keys'), parity('sam_vit_b')
 pytestmark = pytest.mark.skipif(keys is None or root is None, reason='no parity data here')
-
-
-def formula(key, shape):
-    n = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(shape).astype(np.float32)
-    if key.endswith('positional_encoding_gaussian_matrix'): return n
-    small = np.float32(.02)*n
-    return 1 + small if key.endswith('weight') and len(shape) == 1 else small
 
 
 def image(seed, low=128, rep=8):
@@ -32,10 +24,7 @@ def test_keys(name, file):
 
 
 @pytest.fixture(scope='module')
-def sam():
-    seg = load_segmenter('sam_vit_b', checkpoint=False)
-    seg.load_state_dict({k: torch.from_numpy(formula(k, tuple(v.shape))) for k, v in seg.state_dict().items()})
-    return seg
+def sam(): return formula_weights(load_segmenter('sam_vit_b', checkpoint=False))
 
 
 @pytest.fixture(scope='module')

@@ -147,6 +147,7 @@ def decode(self:Segmenter,
     embeddings:Tensor, # (B,C,e,e) from `encode`
     prompts, # `Prompts` in the input frame, or a pair (sparse (B,P,N,C), dense (B,P,C,e,e))
     multimask:bool=False, # three masks for an ambiguous prompt instead of one
+    transformer:Callable|None=None, # in place of the decoder's own: (maps, positions, tokens) -> (tokens, maps)
 ) -> tuple: # low-res logits (B,P,M,l,l), predicted IoU (B,P,M); M is 3 or 1
     "Masks for every prompt of every image, in one differentiable call."
     sparse, dense = prompts if isinstance(prompts, tuple) else self.encode_prompts(prompts)
@@ -155,7 +156,7 @@ def decode(self:Segmenter,
     own = torch.cat([md.iou_token.weight, md.mask_tokens.weight])
     tokens = torch.cat([own.expand(*sparse.shape[:2], -1, -1), sparse], 2).flatten(0, 1)
     src = (embeddings.unsqueeze(1) + dense).flatten(0, 1)
-    hs, src = md.transformer(src, self.image_pe().expand(len(src), -1, -1, -1), tokens)
+    hs, src = (transformer or md.transformer)(src, self.image_pe().expand(len(src), -1, -1, -1), tokens)
     logits = self._masks(hs[:, 1:1 + md.num_mask_tokens][:, which], src, which)
     return tuple(o.unflatten(0, sparse.shape[:2]) for o in (logits, md.iou_prediction_head(hs[:, 0])[:, which]))
 
@@ -195,7 +196,9 @@ def load_segmenter(
     if name not in backbones: raise InputError(name, 'there is no such backbone', f'Choose one of {", ".join(backbones)}')
     seg, official = backbones[name]['build'](), backbones[name]['has_checkpoint']
     seg.name = name
-    if checkpoint is None and official: checkpoint = checkpoint_path(name)
+    if checkpoint is None and official:
+        if name not in checkpoints: raise InputError(name, 'no official file of its weights is registered', 'Give the file: load_segmenter(name, checkpoint=PATH)')
+        checkpoint = checkpoint_path(name)
     if checkpoint: load_strict(seg, read_weights(checkpoint), checkpoint); seg._weights = sha256_file(checkpoint)
     return seg.to(device)
 

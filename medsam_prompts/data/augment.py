@@ -30,6 +30,7 @@ def augment_case(
     boxes:np.ndarray, # (K,4) XYXY inclusive pixels
     rng:np.random.Generator,
     how:Augment=Augment(),
+    window:str='auto', # the image as this window shows it
 ) -> tuple: # `Case` with an 8-bit image and no labels, boxes (K,4)
     "A random view; boxes stay inside the image."
     for _ in range(50):
@@ -38,7 +39,8 @@ def augment_case(
         moved = np.concatenate([np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:]) - 1], 1)
         if (moved[:, :2] >= 0).all() and (moved[:, 2:] <= np.array(case.size[::-1]) - 1).all(): break
     else: scale, shift, moved = np.ones(2), np.zeros(2), boxes
-    return replace(case, image=_warp(case, scale, shift, how.gamma**rng.uniform(-1, 1)), axes='yxc', labels=None, volume=None, grey_range=None, _windows={}), moved
+    image = _warp(shown(case, window), scale, shift, how.gamma**rng.uniform(-1, 1))
+    return replace(case, image=image, axes='yxc', labels=None, volume=None, grey_range=None, _windows=dict.fromkeys(window_modes, (0., 255.))), moved
 
 # %% ../../nbs/14_data.augment.ipynb #d2c6257a
 def _draw(size, rng, how):
@@ -47,8 +49,8 @@ def _draw(size, rng, how):
     scale = how.zoom**rng.uniform(-1, 1)*np.array([-1. if how.mirror and rng.random() < .5 else 1., 1.])
     return scale, wh/2*(1 - scale) + rng.uniform(-how.shift, how.shift, 2)*wh
 
-def _warp(case, scale, shift, gamma):
-    h, w = case.size
+def _warp(image, scale, shift, gamma):
+    h, w = image.shape[:2]
     offset = scale*.5 + shift - .5  # pixel centres, as OpenCV counts
-    image = cv2.warpAffine(shown(case), np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]]), (w, h), flags=cv2.INTER_LINEAR)
+    image = cv2.warpAffine(image, np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]]), (w, h), flags=cv2.INTER_LINEAR)
     return np.round(255*(image/255)**gamma).astype(np.uint8)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tight_box', 'mask_boxes', 'jitter_boxes', 'snap_boxes', 'box_sides', 'Drawn', 'read_boxes', 'read_points',
-           'drawn_for']
+           'check_drawn', 'drawn_for']
 
 # %% ../../nbs/13_data.boxes.ipynb #9158d7d7
 import csv, math
@@ -88,11 +88,13 @@ def _read_drawn(path, kind):
     "stem -> lines of a boxes or points file."
     path, need = Path(path), ('image',) + _columns[kind]
     if not path.is_file(): raise InputError(path, 'there is no such file', 'Check the path')
-    try: rows = list(csv.DictReader(path.read_text(encoding='utf-8-sig').splitlines()))
+    try: lines = csv.DictReader(path.read_text(encoding='utf-8-sig').splitlines()); rows = [(lines.line_num, r) for r in lines]
     except UnicodeDecodeError: raise InputError(path, 'the file is not text', f'Save it as CSV with the columns {",".join(need)}') from None
-    if not rows or not set(need) <= set(rows[0]): raise InputError(path, f'the file has no {"rows" if not rows else "column " + next(c for c in need if c not in rows[0])}', f'Give it the columns {",".join(need)}')
+    if not rows or not set(need) <= set(rows[0][1]): raise InputError(path, f'the file has no {"rows" if not rows else "column " + next(c for c in need if c not in rows[0][1])}', f'Give it the columns {",".join(need)}')
     found = defaultdict(list)
-    for i, row in enumerate(rows, 2): found[stem(row['image'])].append(_parse_drawn(path, row, i, kind))
+    for i, row in rows:
+        if not row['image']: raise InputError(path, f'line {i} names no image', 'Correct the line')
+        found[stem(row['image'])].append(_parse_drawn(path, row, i, kind))
     return dict(found)
 
 def _number(path, row, key, line):
@@ -101,10 +103,16 @@ def _number(path, row, key, line):
     if not math.isfinite(v): raise InputError(path, f'line {line}: {key} is {row[key]!r}, not a number', 'Correct the line')
     return v
 
+
+def _whole(path, row, key, line, low, high):
+    v = _number(path, row, key, line)
+    if v != int(v) or not low <= v <= high: raise InputError(path, f'line {line}: {key} is {row[key]}', f'Give a whole number from {low} to {high}')
+    return int(v)
+
 # %% ../../nbs/13_data.boxes.ipynb #e19914a0
 def _parse_drawn(path, row, line, kind):
     values = tuple(_number(path, row, k, line) for k in _columns[kind])
-    extra = {k: int(_number(path, row, k, line)) if row.get(k) not in (None, '') else None for k in ('label', 'slice')}
+    extra = {k: _whole(path, row, k, line, *limits) if row.get(k) not in (None, '') else None for k, limits in dict(label=(1, 255), slice=(0, 65535)).items()}
     if kind == 'boxes' and (values[2] < values[0] or values[3] < values[1]):
         raise InputError(path, f'line {line}: the box of {row["image"]} is inverted (x1 < x0 or y1 < y0)', 'Write x0,y0,x1,y1 with the smaller corner first')
     if kind == 'points' and values[2] not in (0, 1): raise InputError(path, f'line {line}: positive is {row["positive"]}', 'Write 1 for a point inside, 0 for one outside')
@@ -119,6 +127,16 @@ def read_points(path) -> dict: # stem -> list of `Drawn`
     "Read a `points.csv`."
     return _read_drawn(path, 'points')
 
+def check_drawn(
+    drawn:dict, # from `read_boxes` or `read_points`
+    names, # stems of the images
+    path, # the file, named in the error
+):
+    "Raise `InputError` where a line belongs to no image."
+    names = set(names)
+    lost = next((d for s, lines in drawn.items() if s not in names for d in lines), None)
+    if lost: raise InputError(path, f'line {lost.line} names an image that is not in the folder', 'Correct the name')
+
 def drawn_for(
     case:Case, # a 2-D case
     drawn:dict, # from `read_boxes` or `read_points`
@@ -128,8 +146,11 @@ def drawn_for(
     z = int(case.name.rsplit('_z', 1)[1]) if case.volume else None
     key = case.volume.name if case.volume else case.name
     if key not in drawn: raise InputError(path, f'the file has no line for {key}', 'Add one, or leave the image out')
-    lines = [d for d in drawn[key] if z is None or d.slice == z]
-    if z is not None and any(d.slice is None for d in drawn[key]): raise InputError(path, f'{key} is a volume, and its lines name no slice', 'Add a column slice')
+    depth = len(case.volume.image) if case.volume else 1
+    beyond = next((d for d in drawn[key] if (d.slice or 0) >= depth), None)
+    if beyond: raise InputError(path, f'line {beyond.line}: {key} has no slice {beyond.slice} (slices count from 0 to {depth - 1})', 'Correct the line')
+    if depth > 1 and any(d.slice is None for d in drawn[key]): raise InputError(path, f'{key} is a volume, and its lines name no slice', 'Add a column slice')
+    lines = [d for d in drawn[key] if z is None or (d.slice or 0) == z]
     return [(_placed(d, case, path), d.label) for d in lines]
 
 # %% ../../nbs/13_data.boxes.ipynb #1d120b86

@@ -105,9 +105,11 @@ def components(
 @lru_cache(maxsize=2)
 def _volume(path, mask, subject): return read_case(path, mask, subject).slices()
 
-def _n_slices(path, mask):
-    "Slices of a volume (its files are looked at once), 0 for a picture."
-    return 0 if path.suffix.lower() in picture_suffixes else len(_volume(path, mask, stem(path)))
+def _look_at(path, mask):
+    "Number of slices (0 for a picture), and the patient where the header says so."
+    if path.suffix.lower() in picture_suffixes: return 0, None
+    slices = _volume(path, mask, None)
+    return len(slices) if slices[0].volume else 0, slices[0].subject
 
 # %% ../../nbs/11_data.datasets.ipynb #ffc1b652
 def folder_cases(
@@ -115,18 +117,18 @@ def folder_cases(
     masks=None, # folder of masks with the same stems
     subject:str|None=None, # regular expression; its match in the stem is the patient. Default: every image is a patient
 ) -> CaseList:
-    "Cases of a plain folder; volumes give their slices."
+    "Cases of a plain folder; volumes give their slices, and of DICOM the header says who the patient is."
     files, truth = list_images(images), list_images(masks) if masks else {}
     lost = [s for s in files if masks and s not in truth]
     if lost: raise InputError(masks, f'{len(lost)} images have no mask (first: {lost[0]})', 'Give each image a mask with the same stem')
     where = {}
     for s, path in files.items():
-        who = re.search(subject, s).group() if subject and re.search(subject, s) else s
-        n = _n_slices(path, truth.get(s))
+        n, patient = _look_at(path, truth.get(s))
+        who = re.search(subject, s).group() if subject and re.search(subject, s) else patient or s
         where.update({f'{s}_z{z:03d}': (path, truth.get(s), who, z) for z in range(n)} if n else {s: (path, truth.get(s), who, None)})
     return CaseList(list(where), [w[2] for w in where.values()], lambda name: _read_item(*where[name]))
 
-def _read_item(path, mask, subject, z): return read_case(path, mask, subject) if z is None else replace(_volume(path, mask, stem(path))[z], subject=subject)
+def _read_item(path, mask, subject, z): return read_case(path, mask, subject) if z is None else replace(_volume(path, mask, None)[z], subject=subject)
 
 # %% ../../nbs/11_data.datasets.ipynb #ef322061
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def shown(
 ) -> np.ndarray: # (H,W,3) float32 in 0..255
     "The image as a screen would show it."
     low, high = case.window(window)
-    a = np.clip((case.image.astype(np.float32) - low)*(255/(high - low)), 0, 255)
+    a = np.clip((case.image.astype(np.float32) - low)*(255/((high - low) or 1.)), 0, 255)
     return np.repeat(a[..., None], 3, -1) if a.ndim == 2 else a
 
 # %% ../../nbs/12_data.preprocess.ipynb #4d212147
@@ -153,13 +153,13 @@ def _resample(a, size, how):
     "(H,W,3) float32 -> (h,w,3)"
     if a.shape[:2] == tuple(size): return a
     if how == 'area': return cv2.resize(a, size[::-1], interpolation=cv2.INTER_AREA)
-    x = torch.from_numpy(a).permute(2, 0, 1)[None]
-    return F.interpolate(x, tuple(size), mode=how, antialias=True)[0].permute(1, 2, 0).contiguous().numpy()
+    from PIL import Image
+    return np.asarray(Image.fromarray(np.round(a).astype(np.uint8)).resize(size[::-1], Image.Resampling[how.upper()]), np.float32)
 
 def to_resized(
     image:np.ndarray, # (H,W,3) float32 of the original frame
     frames:Frames,
-    interpolation:str='area', # area as OpenCV has it; bilinear or bicubic with antialiasing, as PIL has them
+    interpolation:str='area', # area as OpenCV has it; bilinear or bicubic as PIL has them, on 8 bits and with antialiasing [code: SAM]
 ) -> np.ndarray: # (h,w,3) float32 in 0..255: the input before normalisation and padding
     "Resample, crop and resize an image; bicubic overshoots, so the result is clamped."
     a = _resample(image, frames.scaled, 'bilinear')

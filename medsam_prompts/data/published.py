@@ -6,7 +6,7 @@
 __all__ = ['official_split', 'fill_outline', 'read_hc18', 'read_camus', 'read_acdc']
 
 # %% ../../nbs/11a_data.published.ipynb #2469db25
-import json, re
+import json
 from functools import lru_cache
 from pathlib import Path
 

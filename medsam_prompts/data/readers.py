@@ -7,7 +7,6 @@ __all__ = ['nifti_suffixes', 'itk_suffixes', 'picture_suffixes', 'image_suffixes
            'read_case', 'read_labels', 'write_mask', 'list_images']
 
 # %% ../../nbs/10_data.readers.ipynb #45c077c2
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,7 +56,8 @@ class Geometry:
         affine = np.asarray(affine, float)
         anatomy, direction = nib.orientations.io_orientation(affine).T
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        cut = 2 if spacing.max() <= 2*spacing[2] else int(spacing.argmax())
+        coarse = int(spacing.argmax())
+        cut = coarse if len(shape) == 3 and shape[2] > 1 and spacing[coarse] > 2*np.delete(spacing, coarse).max() else 2
         rows, cols = {2: (1, 0), 0: (2, 1), 1: (2, 0)}[int(anatomy[cut])]
         y, x = (int(np.flatnonzero(anatomy == a)[0]) for a in (rows, cols))
         return cls(affine, tuple(shape), (cut, y, x), (False, bool(direction[y] > 0), bool(direction[x] > 0)), header)
@@ -120,7 +120,9 @@ def plane_to_file(self:Geometry,
 def _read_picture(path):
     from PIL import Image, UnidentifiedImageError
     try:
+        Image.MAX_IMAGE_PIXELS = None  # whole slides are large, and not an attack
         with Image.open(path) as im:
+            if getattr(im, 'n_frames', 1) > 1: raise InputError(path, f'the file has {im.n_frames} pages', 'Save one page per file, or the stack as NIfTI')
             if im.mode in ('P', 'RGBA', 'CMYK', 'YCbCr', 'PA'): im = im.convert('RGB')
             if im.mode in ('LA', '1'): im = im.convert('L')
             a = np.array(im)
@@ -142,7 +144,8 @@ def _read_nifti(path):
         voxels = np.asanyarray(img.dataobj)
     except Exception as e: raise _unreadable(path, e) from None  # gzip, zlib, struct and nibabel each raise their own
     if voxels.ndim == 4 and voxels.shape[3] == 1: voxels = voxels[..., 0]
-    if voxels.ndim not in (2, 3) or voxels.dtype.names: raise InputError(path, f'the volume has shape {img.shape} and type {voxels.dtype}, not three axes of numbers', 'Save one frame or channel per file')
+    if voxels.ndim not in (2, 3) or voxels.dtype.kind not in 'iufb' or not voxels.size: raise InputError(path, f'the volume has shape {img.shape} and type {voxels.dtype}, not three axes of numbers', 'Save one frame or channel per file')
+    if not np.isfinite(img.affine).all() or abs(np.linalg.det(img.affine[:3, :3])) < 1e-12: raise InputError(path, 'its affine places no voxels (it is zero, flat or not a number)', 'Save the file with its spacing and orientation')
     return voxels, Geometry.from_affine(img.affine, voxels.shape, img.header)
 
 # %% ../../nbs/10_data.readers.ipynb #bd8131af
@@ -159,6 +162,7 @@ def _read_itk(path):
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try: img = sitk.ReadImage([str(p) for p in path] if isinstance(path, list) else str(path))
     except RuntimeError as e: raise _unreadable(path[0].parent if isinstance(path, list) else path, str(e).strip().splitlines()[-1]) from None
+    if img.GetNumberOfComponentsPerPixel() > 1 and img.GetDimension() > 2 and img.GetSize()[2] > 1: raise InputError(path, 'the volume has colour channels', 'Save one channel per file')
     if img.GetDimension() == 2: img = sitk.JoinSeries(img)
     if img.GetDimension() != 3: raise InputError(path, f'the volume has {img.GetDimension()} axes', 'Save one frame per file')
     return img
@@ -178,12 +182,24 @@ def _read_dicom(path):
     return _drop_equal_channels(sitk.GetArrayFromImage(img)[0]), None, meta
 
 # %% ../../nbs/10_data.readers.ipynb #79ef99f8
+def _dicom_files(folder): return [p for p in Path(folder).iterdir() if p.suffix.lower() == '.dcm' and not p.name.startswith('.')]
+
+def _check_gaps(folder, files):
+    "Slices of one volume are equally far apart; a gap means that one is missing."
+    at = [h.get('ImagePositionPatient') for h in map(_dicom_header, files)]
+    if len(at) < 3 or None in at: return
+    steps = np.linalg.norm(np.diff(np.array(at, float), axis=0), axis=1)
+    if steps.max() > 1.5*np.median(steps): raise InputError(folder, f'slices are missing after {files[int(steps.argmax())].name} (a gap of {steps.max():.3g} mm, usually {np.median(steps):.3g})', 'Copy the whole series')
+
 def _read_series(folder):
     "One volume from a folder of DICOM slices, ordered by their position in the patient."
     import SimpleITK as sitk
     ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(ids) != 1: raise InputError(folder, f'the folder holds {len(ids)} DICOM series', 'Give each series a folder of its own')
     files = [Path(f) for f in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), ids[0])]
+    lost = sorted(set(_dicom_files(folder)) - set(files))
+    if lost: raise InputError(lost[0], 'the file does not belong to the series, or is corrupt', 'Copy it again, or leave it out')
+    _check_gaps(folder, files)
     hdr = _dicom_header(files[0])
     return *_itk_geometry(_read_itk(files)), dict(modality=hdr.get('Modality'), subject=hdr.get('PatientID') or None)
 
@@ -233,9 +249,10 @@ def read_labels(
     case:Case|None=None, # the image it belongs to; its grid is enforced
 ) -> np.ndarray: # (H,W) or (D,H,W) integers, in display order
     "Read a label map."
+    if Path(path).suffix.lower() in ('.jpg', '.jpeg'): raise InputError(path, 'JPEG changes the values of a mask', 'Save masks as PNG')
     a, geo, _ = _read_pixels(path)
     if a.ndim == 3 and geo is None: raise InputError(path, 'the mask is a colour picture', 'Save it with one channel: 0 background, 255 or label values')
-    if not np.equal(np.mod(a, 1), 0).all() or a.min() < 0: raise InputError(path, 'the mask holds values that are not labels (fractions or negative numbers)', 'Save whole numbers, 0 for background')
+    if not np.equal(np.mod(a, 1), 0).all() or a.min() < 0 or a.max() > 65535: raise InputError(path, 'the mask holds values that are not labels (fractions, negative or huge numbers)', 'Save whole numbers from 0 (background) to 65535')
     if geo is not None: a = geo.to_display(a)
     if case is not None and a.shape != (case.image.shape if case.axes == 'zyx' else case.size):
         raise InputError(path, f'the mask has {_size(a)} pixels, its image {case.path or case.name} has {_size(case.image[..., 0] if case.axes == "yxc" else case.image)}', 'Give each image a mask of its own size')
@@ -309,10 +326,10 @@ def list_images(
     folder, # images, volumes and folders of DICOM slices
 ) -> dict: # stem -> path, sorted
     "Everything in `folder` that `read_case` reads; two images with one stem are refused."
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     if not folder.is_dir(): raise InputError(folder, 'there is no such folder', 'Check the path')
     files = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith('.') and p.name.lower().endswith(image_suffixes)]
-    series = [p for p in folder.iterdir() if p.is_dir() and any(p.glob('*.dcm'))]
+    series = [p for p in folder.iterdir() if p.is_dir() and _dicom_files(p)]
     if _is_one_series(files): files, series = [], [folder]
     found = sorted(files + series, key=stem)
     if not found: raise InputError(folder, 'the folder holds no image', f'Use files of type {", ".join(image_suffixes)}')

@@ -100,10 +100,10 @@ def size_loss(
     t:float=5., # sharpness of the penalty
     penalty:str='barrier', # barrier or relu
 ) -> Tensor: # scalar, may be negative
-    "The soft size lies between two shares of the box: mean over B of both penalties, divided by the box's area."
+    "The soft size lies between two shares of the box: mean over B of both penalties, divided by the area that the boxes cover."
     p, rows, cols, _ = _sides(probs, boxes)
-    area, size, psi = (rows.sum(-1)*cols.sum(-1)).sum(1).to(p.dtype), p.flatten(1).sum(1), penalties[penalty]
-    return ((psi(size - upper*area, t) + psi(lower*area - size, t))/area).mean()
+    area, size, psi = _inside(rows, cols).sum((1, 2)).to(p.dtype), p.flatten(1).sum(1), penalties[penalty]
+    return ((psi(size - upper*area, t) + psi(lower*area - size, t))/area.clamp(min=1))[area > 0].sum()/len(p)
 
 # %% ../../nbs/41_losses.box.ipynb #a8f421e9
 @dataclass(frozen=True)

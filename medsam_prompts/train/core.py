@@ -6,12 +6,11 @@
 __all__ = ['adam_l2', 'step_down', 'memory_loaders', 'EpochSeed', 'TrainOnly', 'Resume', 'EpochBar']
 
 # %% ../../nbs/60_train.core.ipynb #9cffbd82
-import time
 from functools import partial
 from pathlib import Path
 
 import torch
-from fastai.basics import Callback, CancelEpochException, CancelValidException, DataLoader, DataLoaders, Learner, OptimWrapper
+from fastai.basics import Callback, CancelEpochException, CancelValidException, DataLoader, DataLoaders, OptimWrapper
 from fastai.callback.schedule import ParamScheduler, SchedNo, combine_scheds
 from fastcore.basics import store_attr
 
@@ -67,13 +66,20 @@ class Resume(Callback):
         store_attr()
         self.path, self.start, self.losses = Path(path), 0, []
 
+        self.state = self._read() if resume and self.path.exists() else None
+
+    def _read(self):
+        again = 'Delete it, or repeat the command that was interrupted'
+        try: state = torch.load(self.path, map_location='cpu', weights_only=True)
+        except Exception: raise InputError(self.path, 'the state of the interrupted training cannot be read', again) from None  # a damaged pickle raises anything
+        if state['job'] != self.job: raise InputError(self.path, 'the interrupted training had other settings or data', again)
+        return state
+
     def before_fit(self):
-        if not (self.resume and self.path.exists()): return
-        state = torch.load(self.path, map_location=self.dls.device, weights_only=True)
-        if state['job'] != self.job: raise InputError(self.path, 'the interrupted training had other settings or data', 'Delete it, or repeat the command that was interrupted')
-        self.model.load_state_dict(state['model'], strict=False)
-        self.opt.opt.load_state_dict(state['opt'])
-        self.start, self.losses = state['epoch'] + 1, state['losses']
+        if not self.state: return
+        self.model.load_state_dict(self.state['model'], strict=False)
+        self.opt.opt.load_state_dict(self.state['opt'])
+        self.start, self.losses = self.state['epoch'] + 1, self.state['losses']
 
     def before_epoch(self):
         self.seen = []

@@ -7,7 +7,7 @@ __all__ = ['weak_recipes', 'without_encoder', 'PromptedDecoder', 'stack_boxes', 
            'teacher_masks', 'WeakLoss', 'scale_boxes', 'weak_learner', 'BarrierGrowth', 'fit_weak']
 
 # %% ../../nbs/61_train.weak.ipynb #442f1359
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ def weak_training_set(
     for view in range(views + 1):
         for i in progress(range(len(boxes)), 'embedding' if view == 0 else f'view {view}'):
             case, b = cases[i], boxes[i]
-            if view: case, b = augment_case(case, b, np.random.default_rng(int(fingerprint(case.image, view)[:15], 16)))
+            if view: case, b = augment_case(case, b, np.random.default_rng(int(fingerprint(case.image, view)[:15], 16)), window=cache.prep.window)
             embs.append(cache[case]); placed.append(segmenter.frames(case, cache.prep).boxes(b, 'original', 'input'))
     return torch.cat(embs), stack_boxes(placed)
 

@@ -38,6 +38,7 @@ from .train.core import *
 from .train.weak import *
 from .methods import *
 from .baselines.persam import *
+from .baselines.grabcut import *
 from .pipeline import *
 from .evaluate import *
 from .results import *

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+
 from .core import *
 from .data.datasets import *
 from .data.boxes import *
@@ -66,5 +70,20 @@ def _fit_weak(segmenter, cache, train, seed, settings, recipe):
     module, _ = fit_weak(weak_learner(segmenter, emb, boxes, recipe, seed), recipe, settings['state'], job, settings.get('resume', False))
     return prompted(LearnedPrompts(module), segmenter, cache)
 
+def _true_masks(segmenter, cache, cases, size):
+    "Masks on the grid of the loss, (n,1,size,size)."
+    full = [segmenter.frames(c, cache.prep).masks(torch.from_numpy((c.labels > 0).astype(np.float32))[None, None], 'original', 'input') for c in (cases[i] for i in range(len(cases)))]
+    return F.interpolate(torch.cat(full), (size,)*2, mode='bilinear', align_corners=False)
+
+def _fit_on_masks(segmenter, cache, train, seed, settings):
+    "The same module, fully supervised: what boxes cost."
+    recipe = weak_recipe('masks', epochs=settings.get('epochs'))
+    emb, boxes = weak_training_set(segmenter, cache, train, tight_boxes(train))
+    masks = _true_masks(segmenter, cache, train, recipe.loss_size or segmenter.lowres_size)
+    learn = weak_learner(segmenter, emb, boxes, recipe, seed, masks)
+    module, _ = fit_weak(learn, recipe, settings['state'], fingerprint(emb, masks, seed, recipe), settings.get('resume', False))
+    return prompted(LearnedPrompts(module), segmenter, cache)
+
 register_method('weak', 'learned prompt, the paper\'s losses', 'box', partial(_fit_weak, recipe='paper'), paper='Ours')
-register_method('weak_ours', 'learned prompt, our recipe', 'box', partial(_fit_weak, recipe='ours'), paper='Ours');
+register_method('weak_ours', 'learned prompt, our recipe', 'box', partial(_fit_weak, recipe='ours'), paper='Ours')
+register_method('weak_masks', 'learned prompt, masks', 'mask', _fit_on_masks);

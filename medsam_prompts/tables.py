@@ -63,10 +63,16 @@ def printed(
     table:pd.DataFrame, # from `compare`
 ) -> pd.DataFrame: # strings
     "The table as it is shown, in percent."
-    def line(r): return {'task': r.task, 'method': methods[r.method].title + _dagger*r.oracle, 'given': r.supervision, 'shots': r.shots, 'backbone': r.backbone,
+    def line(r): return {'task': r.task, 'method': methods[r.method].title + _dagger*r.oracle, 'given': r.supervision, 'shots': r.shots, 'setting': _setting(r), 'backbone': r.backbone,
         'ours': _pct(r.mean, r.sd_runs), 'reported': _pct(r.reported, r.reported_sd), 'gap': _pct(r.gap, sign=True), 'provenance': r.provenance,
         'n': r.n, 'runs': r.runs, '95 % interval': f'{_pct(r.low)} – {_pct(r.high)}', 'note': r.note}
-    return pd.DataFrame([line(r) for r in table.itertuples()])
+    shown = pd.DataFrame([line(r) for r in table.itertuples()])
+    return shown if shown.setting.any() else shown.drop(columns='setting')
+
+def _setting(r):
+    "What differs from the method's own settings."
+    values = {c: getattr(r, c, None) for c in settings_columns}
+    return ', '.join(f'{c} {v:g}' if isinstance(v, float) else f'{c} {v}' for c, v in values.items() if v is not None and v == v)
 
 # %% ../nbs/73_tables.ipynb #7dfc81f9
 def html_table(

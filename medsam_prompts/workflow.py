@@ -224,13 +224,14 @@ def _last_words(folder):
 def adopt(
     out, # folder of a finished `reproduce`
     profile:str, # its profile
+    notebooks=None, # names of those whose outputs are kept; None: all
 ) -> list: # files written
     "Copy results and executed outputs into the repository."
     folders = [Path(out)/'cells'/id for id in json.loads((Path(out)/'plan.json').read_text())]
     specs = {f: json.loads((f/'done.json').read_text()) for f in folders if (f/'done.json').is_file()}
     kept = [p for f, s in specs.items() if s['gather'] for p in _keep_results(f, s, profile, specs)]
     latest = {s['notebook']: f for f, s in specs.items()}
-    return kept + [_keep_outputs(name, f/'notebook.ipynb') for name, f in latest.items()]
+    return kept + [_keep_outputs(name, f/'notebook.ipynb') for name, f in latest.items() if notebooks is None or name in notebooks]
 
 def _keep_results(folder, spec, profile, specs):
     target = experiments_folder()/'results'/profile/spec['notebook']

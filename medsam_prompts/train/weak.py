@@ -97,7 +97,7 @@ class WeakRecipe:
     views:int=0 # augmented copies of each image [ours]
 
 weak_recipes = dict(paper=WeakRecipe(), plain=WeakRecipe(start='plain'), kervadec=WeakRecipe(loss='kervadec'), relu=WeakRecipe(loss='relu'),
-                    ours=WeakRecipe(epochs=6, box_weight=0., teacher_weight=1., views=7))
+                    masks=WeakRecipe(box_weight=0., teacher_weight=1.), ours=WeakRecipe(epochs=6, box_weight=0., teacher_weight=1., views=7))
 
 # %% ../../nbs/61_train.weak.ipynb #3ce9b6ff
 def weak_recipe(
@@ -148,6 +148,7 @@ def weak_learner(
     boxes:Tensor, # (n,K,4) in the input frame, NaN rows are padding
     recipe:WeakRecipe=WeakRecipe(),
     seed:int=0,
+    masks:Tensor|None=None, # (n,1,size,size) true masks in place of the teacher's: for the fully supervised comparison only
 ) -> Learner:
     "A fastai Learner on cached embeddings."
     size, dev = recipe.loss_size or segmenter.lowres_size, segmenter.device
@@ -155,7 +156,7 @@ def weak_learner(
     module = PromptModule(segmenter.embed_dim, segmenter.embed_size, recipe.hidden)
     if recipe.start == 'boxes': start_at_boxes(module, segmenter, boxes.flatten(0, 1))
     targets = [scale_boxes(boxes, size/segmenter.input_size)]
-    if recipe.teacher_weight: targets.append(teacher_masks(segmenter, embeddings, boxes, size))
+    if recipe.teacher_weight: targets.append(teacher_masks(segmenter, embeddings, boxes, size) if masks is None else masks)
     dls = memory_loaders(*(t.to(dev) for t in (embeddings, *targets)), batch=recipe.batch, device=dev)
     return Learner(dls, PromptedDecoder(segmenter, module, size).to(dev), loss_func=WeakLoss(recipe), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd,
                    cbs=[EpochSeed(seed), TrainOnly(), BarrierGrowth()])

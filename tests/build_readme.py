@@ -8,8 +8,15 @@ from nbconvert import MarkdownExporter
 repo = Path(__file__).parent.parent
 
 
+def output_alone(cell):
+    "A cell that shows its output but not its code."
+    return nbformat.v4.new_markdown_cell(cell.outputs[0]['data']['text/markdown']) if cell.source.startswith('#| echo: false') else cell
+
+
 def readme():
-    text, _ = MarkdownExporter().from_notebook_node(nbformat.read(repo/'nbs/index.ipynb', 4))
+    nb = nbformat.read(repo/'nbs/index.ipynb', 4)
+    nb.cells, nb.metadata.language_info = [output_alone(c) for c in nb.cells], {'name': 'python'}
+    text, _ = MarkdownExporter().from_notebook_node(nb)
     return re.sub(r'\]\((?!https?:|#)', '](nbs/', text).strip() + '\n'
 
 

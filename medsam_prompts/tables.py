@@ -39,7 +39,7 @@ def compare(
     metric:str='dice',
 ) -> pd.DataFrame: # fractions; one line per task, backbone, method and number of shots
     "Our means beside the reported ones."
-    ours = summarise(rows.assign(shots=rows.shots.fillna('-').map(_shots)), ['task', 'backbone', 'method', *(c for c in settings_columns if c in rows and rows[c].notna().any()), 'shots'], metric)
+    ours = summarise(rows.assign(shots=[_shots(s, methods[m]) for s, m in zip(rows.shots, rows.method)]), ['task', 'backbone', 'method', *(c for c in settings_columns if c in rows and rows[c].notna().any()), 'shots'], metric)
     ours['supervision'] = [methods[m].supervision for m in ours.method]
     ours['oracle'] = [methods[m].oracle for m in ours.method]
     paper = {(r.method, str(r.n_samples), r.task): r for r in reported(table).itertuples()}
@@ -50,7 +50,7 @@ def compare(
     ours['note'] = [datasets[tasks[r.task].dataset].note for r in ours.itertuples()]
     return ours.sort_values('task', key=lambda t: t.map(list(dict.fromkeys(t)).index), kind='stable', ignore_index=True)
 
-def _shots(s): return s if isinstance(s, str) else str(int(s))
+def _shots(s, method): return str(int(s)) if s == s and s is not None else '-' if method.oracle else 'all'
 
 # %% ../nbs/73_tables.ipynb #8184c242
 _dagger = '†'

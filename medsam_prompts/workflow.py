@@ -13,7 +13,8 @@ from pathlib import Path
 
 import nbformat, yaml
 
-import medsam_prompts
+import medsam_prompts, medsam_prompts.data.published, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit  # each registers what it brings
+import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut
 from .core import *
 from .checkpoints import checkpoints
 from .data.datasets import datasets, tasks

@@ -39,6 +39,7 @@ from .train.weak import *
 from .methods import *
 from .baselines.persam import *
 from .baselines.grabcut import *
+from .baselines.unet import *
 from .pipeline import *
 from .evaluate import *
 from .results import *

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat, yaml
 
 import medsam_prompts, medsam_prompts.data.published, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit  # each registers what it brings
-import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut
+import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet
 from .core import *
 from .checkpoints import checkpoints
 from .data.datasets import datasets, tasks

@@ -4,6 +4,7 @@ import platform
 import time
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -39,7 +40,7 @@ def main():
     def loss():
         for b in batches: learn.loss_func(torch.zeros(len(emb[b]), 1, 256, 256, requires_grad=True), boxes[b]).backward()
 
-    epoch = seconds(lambda: fit_weak(learn, recipe, '/tmp/bench.state'), 1)/recipe.epochs
+    with TemporaryDirectory() as d: epoch = seconds(lambda: fit_weak(learn, recipe, Path(d)/'state'), 1)/recipe.epochs
     parts = dict(decoder=seconds(decoder), module=seconds(module), loss=seconds(loss))
     rest = epoch - sum(parts.values())
     row = dict(benchmark='ten-shot epoch, lite_medsam, cached embeddings', epoch_seconds=f'{epoch:.3f}', **{f'{k}_seconds': f'{v:.3f}' for k, v in parts.items()}, rest_seconds=f'{rest:.3f}',

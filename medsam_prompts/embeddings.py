@@ -80,7 +80,7 @@ def embed(self:EmbeddingCache,
     cases, # `CaseList` or list of 2-D cases
 ) -> Tensor: # (n,C,e,e)
     "Embeddings of many cases at once, for a training set that fits into memory."
-    return torch.cat([self[cases[i]] for i in progress(range(len(cases)), 'embedding')])
+    return torch.cat([self[c] for c in progress(cases, 'embedding')])
 
 @patch
 def fill(self:EmbeddingCache,

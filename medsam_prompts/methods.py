@@ -61,7 +61,7 @@ def tight_boxes(
     parts:str|None='largest', # see `mask_boxes`
 ) -> list: # (K,4) each, on the pixels of the case
     "What weak supervision is allowed to see of the masks."
-    return [mask_boxes(c.labels > 0, parts, c.name) for c in (cases[i] for i in range(len(cases)))]
+    return [mask_boxes(c.labels > 0, parts, c.name) for c in cases]
 
 def _fit_weak(segmenter, cache, train, seed, settings, recipe):
     recipe = weak_recipe(settings.get('recipe') or recipe, epochs=settings.get('epochs'), views=settings.get('views'))
@@ -72,7 +72,7 @@ def _fit_weak(segmenter, cache, train, seed, settings, recipe):
 
 def _true_masks(segmenter, cache, cases, size):
     "Masks on the grid of the loss, (n,1,size,size)."
-    full = [segmenter.frames(c, cache.prep).masks(torch.from_numpy((c.labels > 0).astype(np.float32))[None, None], 'original', 'input') for c in (cases[i] for i in range(len(cases)))]
+    full = [segmenter.frames(c, cache.prep).masks(torch.from_numpy((c.labels > 0).astype(np.float32))[None, None], 'original', 'input') for c in cases]
     return F.interpolate(torch.cat(full), (size,)*2, mode='bilinear', align_corners=False)
 
 def _fit_on_masks(segmenter, cache, train, seed, settings):

@@ -35,6 +35,6 @@ def _fit_grabcut(segmenter, cache, *_):
     def one(case):
         labels = grabcut(shown(case, cache.prep.window), tight_box(case.labels > 0)).astype(np.uint8)
         return Segmented(case, labels, {1: 1.}, flags={1: find_flags(labels > 0, 1.)})
-    return lambda cases: (one(cases[i]) for i in range(len(cases)))
+    return lambda cases: map(one, cases)
 
 register_method('grabcut', 'GrabCut from the tight box', 'prompt', _fit_grabcut, oracle=True);

@@ -137,6 +137,11 @@ def refine(
     box = _as_sam(e.frames, torch.from_numpy(tight_box(mask.cpu().numpy()).astype(np.float32)).view(2, 2))
     return steps + [_call(segmenter, e.embedding, points, steps[0].logits[steps[0].best], box)]
 
+def _asked(target, e):
+    "Similarity, and its extremes as points in the input frame."
+    sim = similarity(target, e.embedding, e.frames)
+    return sim, _as_sam(e.frames, extremes(sim))
+
 @torch.no_grad()
 def persam(
     segmenter:Segmenter,
@@ -144,8 +149,7 @@ def persam(
     target:Tensor, # (C,)
 ) -> list: # of three `Step`s, or two where the mask vanished
     "Training-free: guided first step, then the cascade."
-    sim = similarity(target, e.embedding, e.frames)
-    points = _as_sam(e.frames, extremes(sim))
+    sim, points = _asked(target, e)
     first = _call(segmenter, e.embedding, points, multimask=False, transformer=guided(segmenter, sim, target))
     return [first, *refine(segmenter, e, points, first.logits[0])]
 
@@ -158,7 +162,7 @@ def mix_weights(
 ) -> Tensor: # (3,)
     "Learn how to mix the three masks."
     from torchvision.ops import sigmoid_focal_loss
-    points = _as_sam(e.frames, extremes(similarity(target, e.embedding, e.frames)))
+    _, points = _asked(target, e)
     with torch.no_grad(): full = e.frames.masks(_call(segmenter, e.embedding, points).logits[None], 'lowres', 'original')[0]
     truth, two = torch.from_numpy((e.case.labels > 0).astype(np.float32)).to(full)[None], torch.full((2,), 1/3, device=full.device, requires_grad=True)
     opt = torch.optim.AdamW([two], lr=1e-3, eps=1e-4)
@@ -179,7 +183,7 @@ def persam_f(
     weights:Tensor, # (3,) from `mix_weights`
 ) -> list: # of `Step`s
     "As `persam`, with a learned mix instead of guidance."
-    points = _as_sam(e.frames, extremes(similarity(target, e.embedding, e.frames)))
+    _, points = _asked(target, e)
     first = _call(segmenter, e.embedding, points)
     mixed = torch.einsum('m,mhw->hw', weights, first.logits)
     return [Step(mixed[None], first.scores.max()[None]), *refine(segmenter, e, points, mixed)]
@@ -200,7 +204,7 @@ def _predict_persam(segmenter, cache, steps_of):
         last = steps_of(e)[-1]
         labels, scores = label_map(last.logits[last.best][None].cpu(), last.scores[last.best][None].cpu(), (1,), e)
         return Segmented(case, labels, scores, flags={1: find_flags(labels == 1, scores[1])})
-    return lambda cases: (one(cases[i]) for i in range(len(cases)))
+    return lambda cases: map(one, cases)
 
 register_method('persam', 'PerSAM', 'mask', _fit_persam, paper='PerSAM')
 register_method('persam_f', 'PerSAM-F', 'mask', partial(_fit_persam, learn=True));

@@ -31,6 +31,7 @@ class CaseList:
     ): store_attr()
 
     def __len__(self): return len(self.names)
+    def __iter__(self): return map(self.read, self.names)
     def __repr__(self): return f'CaseList({len(self)} cases of {len(set(self.subjects))} subjects)'
     def __getitem__(self, i):
         if isinstance(i, (int, np.integer)): return self.read(self.names[i])
@@ -211,7 +212,7 @@ register_dataset('busi', 'Breast lesions, ultrasound (BUSI)', {'lesion': None}, 
 def _acdc_png(folder):
     "Slices that show all three structures with at least 10 pixels, as the paper keeps them."
     cases = _plain()(folder)
-    return cases[[i for i in range(len(cases)) if all((cases[i].labels == k).sum() >= 10 for k in (1, 2, 3))]]
+    return cases[[i for i, c in enumerate(cases) if all((c.labels == k).sum() >= 10 for k in (1, 2, 3))]]
 
 register_dataset('acdc', 'Cardiac MR slices (ACDC, re-released as PNG)', {'LV': (1,), 'myocardium': (2,), 'RV': (3,)}, _acdc_png, 'research use (CC BY-NC-SA 4.0)',
     'https://www.creatis.insa-lyon.fr/Challenge/acdc/', _folders, split_by='image', note='patients unknown: no patient-level split');

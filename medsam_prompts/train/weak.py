@@ -157,7 +157,7 @@ def weak_learner(
     if recipe.start == 'boxes': start_at_boxes(module, segmenter, boxes.flatten(0, 1))
     targets = [scale_boxes(boxes, size/segmenter.input_size)]
     if recipe.teacher_weight: targets.append(teacher_masks(segmenter, embeddings, boxes, size) if masks is None else masks)
-    dls = memory_loaders(*(t.to(dev) for t in (embeddings, *targets)), batch=recipe.batch, device=dev)
+    dls = memory_loaders(embeddings, *targets, batch=recipe.batch, device=dev)
     return Learner(dls, PromptedDecoder(segmenter, module, size).to(dev), loss_func=WeakLoss(recipe), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd,
                    cbs=[EpochSeed(seed), TrainOnly(), BarrierGrowth()])
 
@@ -175,7 +175,6 @@ def fit_weak(
     job:str='', # fingerprint of data and settings
     resume:bool=False,
 ) -> tuple: # the trained `PromptModule`, mean loss of each epoch
-    "Train; the last epoch counts, nothing is selected [paper]."
-    keep = Resume(state, job, resume)
-    with learn.no_logging(), learn.no_bar(): learn.fit(recipe.epochs, recipe.lr, cbs=[keep, step_down(recipe.lr), EpochBar()])
-    return learn.model.module.eval(), keep.losses
+    "Train the module of a weak learner."
+    losses = fit_epochs(learn, recipe.epochs, recipe.lr, state, job, resume)
+    return learn.model.module.eval(), losses

@@ -40,12 +40,27 @@ def _embed(a):
     cache, cases = EmbeddingCache(load_segmenter(a.backbone, device=pick_device(a.device))), folder_cases(a.images)
     print(f'{cache.fill(cases)} embedded, {len(cases)} in all: {cache.folder}')
 
+def _labels(text):
+    "1,3 -> (1, 3)."
+    labels = tuple(int(v) for v in text.split(','))
+    if len(set(labels)) < len(labels): raise ValueError(text)
+    return labels
+
+def _bounds(pairs):
+    "Pairs LOWER,UPPER as changes of a recipe."
+    from medsam_prompts.core import InputError
+    if not pairs: return {}
+    try: bounds = tuple(tuple(float(v) for v in p.split(',')) for p in pairs)
+    except ValueError: bounds = ()
+    if not bounds or not all(len(b) == 2 and 0 <= b[0] < b[1] <= 1 for b in bounds): raise InputError(f'--bounds {" ".join(pairs)}', 'these are not shares of a box', 'Give LOWER,UPPER between 0 and 1')
+    return dict(bounds=bounds) if len(bounds) > 1 else dict(zip(('lower', 'upper'), bounds[0]))
+
 def _train_weak(a):
     from medsam_prompts.all import boxes_from_csv, boxes_from_masks, load_segmenter, pick_device, train_weak, weak_recipe
-    recipe = weak_recipe(a.recipe, epochs=a.epochs)
-    cases, boxes, without = boxes_from_csv(a.images, a.boxes, a.label) if a.boxes else boxes_from_masks(a.images, a.masks, a.label, a.components)
+    recipe, labels = weak_recipe(a.recipe, epochs=a.epochs, **_bounds(a.bounds)), tuple(a.label or ())
+    cases, boxes, targets, without = boxes_from_csv(a.images, a.boxes, labels) if a.boxes else boxes_from_masks(a.images, a.masks, labels, a.components)
     if without: print(f'{without} of {len(cases) + without} cases do not show the target and are skipped', file=sys.stderr)
-    header = train_weak(load_segmenter(a.backbone, device=pick_device(a.device)), cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, a.label or 1, resume=a.resume)
+    header = train_weak(load_segmenter(a.backbone, device=pick_device(a.device)), cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, resume=a.resume)
     print(f'{a.out}: learned from {len(header["training_set"]["cases"])} cases in {recipe.epochs} epochs, last loss {header["final_loss"]:.4f}')
 
 # %% ../nbs/80_cli.ipynb #d5216ed5
@@ -117,7 +132,8 @@ def _parser():
 def _add_train(sub):
     _command(sub, 'weak', _train_weak, 'a prompt module from tight boxes', images=dict(_images), out=dict(_out), boxes=dict(_csv), masks=dict(metavar='DIR', help='only their tight boxes are used'),
              shots=dict(type=int, metavar='N', help='draw N subjects'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'), recipe=dict(default='paper', metavar='NAME'),
-             components=dict(choices=['largest', 'separate'], help='for masks of several parts'), label=dict(_label), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'))
+             components=dict(choices=['largest', 'separate'], help='for masks of several parts'), label=dict(type=_labels, metavar='L[,L...]', help='labels of the structures; each gets a module of its own'), bounds=dict(nargs='+', metavar='LOWER,UPPER', help='share of its box that a structure fills; one pair, or one per label'),
+             backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'))
 
 def _add_reproduce(sub):
     _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', names=dict(positional=True, nargs='*', metavar='NAME'), list=dict(action='store_true', help='what there is'),
@@ -129,9 +145,11 @@ def _checked(a):
     "What argparse cannot check by itself."
     from medsam_prompts.core import InputError
     if a.run is _train_weak and (a.boxes is None) == (a.masks is None): raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
-    for k, least in dict(epochs=1, shots=1, jobs=1, label=1, seed=0, subset_seed=0).items():
+    for k, least in dict(epochs=1, shots=1, jobs=1, seed=0, subset_seed=0).items():
         if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
-    if (getattr(a, 'label', None) or 1) > 255: raise InputError(f'--label {a.label}', 'masks hold labels up to 255', 'Number the structures from 1')
+    label = getattr(a, 'label', None)
+    for label in label if isinstance(label, tuple) else [] if label is None else [label]:
+        if not 1 <= label <= 255: raise InputError(f'--label {label}', 'masks hold labels from 1 to 255', 'Number the structures from 1')
     _check_out(a)
 
 def _check_out(a):

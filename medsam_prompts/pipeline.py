@@ -30,49 +30,50 @@ from .train.weak import *
 def boxes_from_csv(
     images, # folder
     path, # boxes.csv
-    label:int|None=None, # keep the lines of this label
-) -> tuple: # `CaseList` of the cases with a box, their boxes (K,4) each, number of cases without
+    labels:tuple=(), # targets; empty: every label of the file
+) -> tuple: # `CaseList` of the cases with a box, per case a list of (K,4) for each target, targets, number of cases without
     "Training boxes that a person drew."
     cases, drawn, kept = folder_cases(images), read_boxes(path), []
     check_drawn(drawn, list_images(images), path)
-    labels = {d.label for lines in drawn.values() for d in lines}
-    if label is None and len(labels) > 1: raise InputError(path, f'the file has boxes of several structures (labels {sorted(labels)})', 'Pick one with --label')
-    if label is not None and label not in labels: raise InputError(path, f'no line has the label {label}', 'Choose a label of the file')
-    for i in progress(range(len(cases)), 'boxes'):
-        lines = [v for v, l in drawn_for(cases[i], drawn, path) if label in (None, l)]
-        if lines: kept.append((i, np.stack(lines)))
-    return _kept(cases, kept, path)
+    there = sorted({d.label for lines in drawn.values() for d in lines})
+    for l in labels:
+        if l not in there: raise InputError(path, f'no line has the label {l}', 'Choose a label of the file')
+    for i, case in enumerate(progress(cases, 'boxes')):
+        lines = drawn_for(case, drawn, path)
+        kept.append((i, [np.array([v for v, l in lines if l == t]).reshape(-1, 4) for t in labels or there]))
+    return _kept(cases, kept, tuple(labels or there), path)
 
 def boxes_from_masks(
     images, # folder
     masks, # folder with the same stems
-    label:int|None=None, # which value is the target; None: everything but 0
+    labels:tuple=(), # which values are targets; empty: everything but 0 is one target
     parts:str|None=None, # what to do with masks of several parts: largest or separate
 ) -> tuple: # as `boxes_from_csv`
     "Training boxes read off masks."
     cases, kept = folder_cases(images, masks), []
-    for i in progress(range(len(cases)), 'boxes'):
-        case = cases[i]
-        boxes = mask_boxes(foreground(case.labels, label), parts, f'{masks}: {case.name}')
-        if len(boxes): kept.append((i, boxes))
-    return _kept(cases, kept, masks if label is None else f'{masks} (label {label})')
+    for i, case in enumerate(progress(cases, 'boxes')):
+        kept.append((i, [mask_boxes(foreground(case.labels, l), parts, f'{masks}: {case.name}') for l in labels or (None,)]))
+    return _kept(cases, kept, tuple(labels or (1,)), f'{masks} (label {", ".join(map(str, labels))})' if labels else masks)
 
 # %% ../nbs/77_pipeline.ipynb #36e04e0a
-def _kept(cases, kept, source):
-    if not kept: raise InputError(source, 'no image shows the target, so there is nothing to learn from', 'Check the masks or boxes, and --label')
-    return cases[[i for i, _ in kept]], [b for _, b in kept], len(cases) - len(kept)
+def _kept(cases, found, targets, source):
+    "Cases that show a target; none of them may be missing everywhere."
+    kept = [(i, per) for i, per in found if any(map(len, per))]
+    for m, t in enumerate(targets):
+        if not any(len(per[m]) for _, per in kept): raise InputError(source, 'no image shows the target' + f' {t}'*(len(targets) > 1) + ', so there is nothing to learn from', 'Check the masks or boxes, and --label')
+    return cases[[i for i, _ in kept]], [per for _, per in kept], targets, len(cases) - len(kept)
 
 # %% ../nbs/77_pipeline.ipynb #74976466
 def train_weak(
     segmenter:Segmenter,
     cases:CaseList, # with a target
-    boxes:list, # their boxes, (K,4) each, on the pixels of the displayed image
+    boxes:list, # per case a list of (K,4) for each target, on the pixels of the displayed image
     out, # model file
     recipe:WeakRecipe=WeakRecipe(),
     shots:int|None=None, # subjects to draw; None: all
     subset_seed:int=0, # which subset
     seed:int=0,
-    label:int=1, # written into predicted label maps
+    targets:tuple=(1,), # labels, written into predicted label maps
     prep:Prep=Prep(),
     resume:bool=False, # go on from an interrupted training
 ) -> dict: # header of the model file
@@ -80,13 +81,13 @@ def train_weak(
     who = set(draw_shots(cases.subjects, shots, subset_seed))
     keep = [i for i, s in enumerate(cases.subjects) if s in who]
     cache, cases, boxes = EmbeddingCache(segmenter, prep), cases[keep], [boxes[i] for i in keep]
-    emb, placed = weak_training_set(segmenter, cache, cases, boxes, recipe.views)
+    emb, placed = weak_training_set(segmenter, cache, cases, boxes, recipe.views, recipe.jitter)
     data = fingerprint(emb, placed)
     state = Path(f'{out}.state')
-    module, losses = fit_weak(weak_learner(segmenter, emb, placed, recipe, seed), recipe, state, fingerprint(data, seed, recipe, segmenter.weights_sha256), resume)
-    header = dict(method='weak', targets=[label], module={k: getattr(module, k) for k in _module_args}, prep=asdict(prep), recipe=asdict(recipe), seed=seed, shots=shots,
+    modules, losses = fit_weak(weak_learner(segmenter, emb, placed, recipe, seed, targets), recipe, state, fingerprint(data, targets, seed, recipe, segmenter.weights_sha256), resume)
+    header = dict(method='weak', targets=list(targets), module={k: getattr(modules[targets[0]], k) for k in _module_args}, prep=asdict(prep), recipe=asdict(recipe), seed=seed, shots=shots,
                   subset_seed=subset_seed, training_set=dict(sha256=data, cases=cases.names), final_loss=losses[-1])
-    save_model(out, nn.ModuleDict({str(label): module}), header, segmenter)
+    save_model(out, nn.ModuleDict({str(t): m for t, m in modules.items()}), header, segmenter)
     state.unlink(missing_ok=True)
     return header
 

@@ -39,7 +39,8 @@ def compare(
     metric:str='dice',
 ) -> pd.DataFrame: # fractions; one line per task, backbone, method and number of shots
     "Our means beside the reported ones."
-    ours = summarise(rows.assign(shots=[_shots(s, methods[m]) for s, m in zip(rows.shots, rows.method)]), ['task', 'backbone', 'method', *(c for c in settings_columns if c in rows and rows[c].notna().any()), 'shots'], metric)
+    rows = rows.assign(shots=[_shots(s, methods[m]) for s, m in zip(rows.shots, rows.method)], changes=rows.get('changes', pd.Series(dtype=str)).fillna(''))
+    ours = summarise(rows, _line, metric)
     ours['supervision'] = [methods[m].supervision for m in ours.method]
     ours['oracle'] = [methods[m].oracle for m in ours.method]
     paper = {(r.method, str(r.n_samples), r.task): r for r in reported(table).itertuples()}
@@ -47,8 +48,11 @@ def compare(
     ours['reported'] = [t.mean/100 if t else math.nan for t in theirs]
     ours['reported_sd'] = [t.sd/100 if t else math.nan for t in theirs]
     ours['gap'], ours['provenance'] = ours['mean'] - ours.reported, [t.provenance if t else '' for t in theirs]
+    if 'outside_bounds' in rows: ours['outside_bounds'] = rows.groupby(_line, dropna=False, sort=False).outside_bounds.mean().tolist()
     ours['note'] = [datasets[tasks[r.task].dataset].note for r in ours.itertuples()]
     return ours.sort_values('task', key=lambda t: t.map(list(dict.fromkeys(t)).index), kind='stable', ignore_index=True)
+
+_line = ['task', 'backbone', 'method', 'changes', 'shots']
 
 def _shots(s, method): return str(int(s)) if s == s and s is not None else '-' if method.oracle else 'all'
 
@@ -63,16 +67,11 @@ def printed(
     table:pd.DataFrame, # from `compare`
 ) -> pd.DataFrame: # strings
     "The table as it is shown, in percent."
-    def line(r): return {'task': r.task, 'method': methods[r.method].title + _dagger*r.oracle, 'given': r.supervision, 'shots': r.shots, 'setting': _setting(r), 'backbone': r.backbone,
+    def line(r): return {'task': r.task, 'method': methods[r.method].title + _dagger*r.oracle, 'given': r.supervision, 'shots': r.shots, 'setting': r.changes, 'backbone': r.backbone,
         'ours': _pct(r.mean, r.sd_runs), 'reported': _pct(r.reported, r.reported_sd), 'gap': _pct(r.gap, sign=True), 'provenance': r.provenance,
-        'n': r.n, 'runs': r.runs, '95 % interval': f'{_pct(r.low)} – {_pct(r.high)}', 'note': r.note}
+        'n': r.n, 'runs': r.runs, '95 % interval': f'{_pct(r.low)} – {_pct(r.high)}', 'outside bounds' + _dagger: _pct(getattr(r, 'outside_bounds', math.nan)), 'note': r.note}
     shown = pd.DataFrame([line(r) for r in table.itertuples()])
-    return shown if shown.setting.any() else shown.drop(columns='setting')
-
-def _setting(r):
-    "What differs from the method's own settings."
-    values = {c: getattr(r, c, None) for c in settings_columns}
-    return ', '.join(f'{c} {v:g}' if isinstance(v, float) else f'{c} {v}' for c, v in values.items() if v is not None and v == v)
+    return shown.drop(columns=[c for c in ('setting', 'outside bounds' + _dagger) if not shown[c].any()])
 
 # %% ../nbs/73_tables.ipynb #7dfc81f9
 def html_table(

@@ -19,7 +19,9 @@ from .core import *
 from .checkpoints import checkpoints
 from .data.datasets import datasets, tasks
 from .backbones.core import backbones
-from .train.weak import weak_recipes
+from .losses.box import BoxRecipe
+from .train.weak import WeakRecipe, weak_recipes
+from .baselines.unet import SupervisedRecipe
 from .methods import methods
 from .report import *
 
@@ -56,12 +58,21 @@ def make_cell(notebook:str, params:dict, needs=()) -> Cell:
     return Cell(notebook, {**{k: v for k, v in known.items() if k not in ('out', 'runs')}, **params}, tuple(needs), _depends(notebook, {**known, **params}))
 
 # %% ../nbs/76_workflow.ipynb #c9572239
-_choices, _least = dict(task=tasks, method=methods, backbone=backbones, recipe=weak_recipes), dict(shots=1, epochs=1, views=0, subset=0, seed=0)
+_choices, _least = dict(task=tasks, method=methods, backbone=backbones), dict(shots=1, subset=0, seed=0)
 
 def _check_value(notebook, key, value):
     if value is None: return
+    if key == 'changes': return _check_changes(notebook, value)
     if key in _choices and value not in _choices[key]: raise InputError(f'{notebook}.ipynb', f'there is no {key} {value}', f'Choose one of {", ".join(_choices[key])}')
     if key in _least and (type(value) is not int or value < _least[key]): raise InputError(f'{notebook}.ipynb', f'{key} is {value!r}', f'Give a whole number, at least {_least[key]}')
+
+def _check_changes(notebook, changes):
+    "Fields of a recipe, with values of their kind."
+    known = {'name': 'paper', **{f: d.default for r in (WeakRecipe, BoxRecipe, SupervisedRecipe) for f, d in r.__dataclass_fields__.items()}}
+    for k, v in changes.items():
+        if k not in known: raise InputError(f'{notebook}.ipynb', f'no recipe has a field {k}', f'Its fields are {", ".join(known)}')
+        if isinstance(known[k], (int, float)) and (isinstance(v, bool) != isinstance(known[k], bool) or not isinstance(v, (int, float)) or v < 0): raise InputError(f'{notebook}.ipynb', f'{k} is {v!r}', f'Give a value like {known[k]!r}')
+        if k == 'name' and v not in weak_recipes: raise InputError(f'{notebook}.ipynb', f'there is no recipe {v}', f'Choose one of {", ".join(weak_recipes)}')
 
 # %% ../nbs/76_workflow.ipynb #3ac9bf42
 def _depends(notebook, params):

@@ -100,7 +100,7 @@ def supervised(
 ) -> Callable: # `fit` of a `Method`
     "A network of one's own as a line of a table."
     def fit(segmenter, cache, train, seed, settings):
-        r = replace(recipe, **{k: settings[k] for k in ('epochs', 'size') if settings.get(k)})
+        r = replace(recipe, **settings.get('changes', {}))
         one = (lambda case: prepare(case, r.size, segmenter, cache)) if prepare else partial(network_input, size=r.size, prep=cache.prep)
         inputs, masks = supervised_set(train, one)
         set_seed(seed, 'init')

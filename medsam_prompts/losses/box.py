@@ -109,17 +109,20 @@ def size_loss(
 @dataclass(frozen=True)
 class BoxRecipe:
     "Weights, bounds and penalty of the box losses."
+    empty_weight:float=1. # [paper]
     tight_weight:float=1e-4 # [paper]
     size_weight:float=1e-2 # [paper]
     width:int=5 # pixels of a band [code]
     t:float=5. # sharpness [code]
-    t_growth:float=1. # factor per epoch; Kervadec et al. use 1.1
+    t_growth:float=1. # factor by which t grows; Kervadec et al. use 1.1
+    t_every:int=1 # epochs between two growths
     lower:float=.5 # [paper]
     upper:float=.9 # [code]
     bands:str='tile' # [ours], see `tightness_loss`
     penalty:str='barrier' # [paper]
 
-box_recipes = dict(paper=BoxRecipe(), kervadec=BoxRecipe(t_growth=1.1), relu=BoxRecipe(penalty='relu'))
+box_recipes = dict(paper=BoxRecipe(), kervadec=BoxRecipe(t_growth=1.1), relu=BoxRecipe(penalty='relu'),
+                   teacher=BoxRecipe(empty_weight=1e-3, tight_weight=0., lower=.7, t_growth=1.1, t_every=5))
 
 # %% ../../nbs/41_losses.box.ipynb #a3b30d81
 def box_loss(
@@ -129,7 +132,7 @@ def box_loss(
 ) -> Tensor: # scalar, may be negative
     "Emptiness, tightness and size together."
     r = box_recipes[recipe] if isinstance(recipe, str) else recipe
-    loss = emptiness_loss(probs, boxes)
+    loss = r.empty_weight*emptiness_loss(probs, boxes)
     if r.tight_weight: loss = loss + r.tight_weight*tightness_loss(probs, boxes, r.width, r.t, r.bands, r.penalty)
     if r.size_weight: loss = loss + r.size_weight*size_loss(probs, boxes, r.lower, r.upper, r.t, r.penalty)
     return loss

@@ -49,6 +49,7 @@ def start_at_boxes(
 ) -> PromptModule: # the same module
     "Begin with what the prompt encoder gives for these boxes on average."
     boxes = boxes[~boxes.isnan().any(-1)]
+    if not len(boxes): raise InputError('training boxes', 'a target has no box in any training image', 'Draw more subjects, or another subset')
     sparse, dense = segmenter.encode_prompts(Prompts(boxes=boxes[None].to(segmenter.device)))
     if sparse.shape[2] != module.sparse_tokens: raise ValueError(f'a box gives {sparse.shape[2]} tokens, the module {module.sparse_tokens}')
     module.sparse_start.copy_(sparse[0].mean(0)); module.dense_start.copy_(dense[0, 0, :, :1, :1])
@@ -61,10 +62,10 @@ class LearnedPrompts(PromptGenerator):
     "Prompts from one trained module per target."
     name = 'learned'
     def __init__(self,
-        modules, # one `PromptModule`, or a dict label -> module
+        modules:dict, # label -> `PromptModule`
     ):
-        self.modules = modules if isinstance(modules, dict) else {1: modules}
-        self.targets = tuple(self.modules)
+        store_attr()
+        self.targets = tuple(modules)
 
     @torch.no_grad()
     def __call__(self, segmenter, encoded):

@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = ['weak_recipes', 'without_encoder', 'PromptedDecoder', 'stack_boxes', 'weak_training_set', 'WeakRecipe', 'weak_recipe',
-           'teacher_masks', 'WeakLoss', 'scale_boxes', 'weak_learner', 'BarrierGrowth', 'fit_weak']
+           'teacher_masks', 'WeakLoss', 'BarrierGrowth', 'ClipGradient', 'random_motion', 'moved', 'Consistency',
+           'box_dice', 'BestByBoxes', 'scale_boxes', 'prompt_modules', 'weak_learner', 'fit_weak', 'SideBySide',
+           'EpochSeeds', 'join_learners']
 
 # %% ../../nbs/61_train.weak.ipynb #442f1359
 from dataclasses import dataclass, replace
@@ -12,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastai.basics import Callback, Learner
+from fastai.basics import Callback, DataLoaders, Learner
 from fastcore.basics import store_attr
 from torch import nn, Tensor
 
@@ -38,53 +40,71 @@ def without_encoder(
     rest.name, rest._weights = segmenter.name, segmenter.weights_sha256
     return rest
 
+# %% ../../nbs/61_train.weak.ipynb #aff9953e
 class PromptedDecoder(nn.Module):
-    "Prompt module and frozen decoder: image embedding -> logits on the grid of the loss."
+    "Prompt modules and the frozen decoder: image embedding -> logits on the grid of the loss."
     def __init__(self,
         segmenter:Segmenter,
-        module:PromptModule,
+        prompters:dict, # target -> `PromptModule`, M of them
         loss_size:int, # side of the square on which the loss is taken; it covers the whole input
     ):
         super().__init__()
         store_attr('loss_size')
-        self.segmenter, self.module = without_encoder(segmenter), module
+        self.segmenter, self.prompters = without_encoder(segmenter), nn.ModuleDict({str(k): m for k, m in prompters.items()})
 
-    def forward(self, emb): # (B,C,e,e) -> (B,1,s,s)
-        sparse, dense = self.module(emb)
-        logits, _ = self.segmenter.decode(emb, (sparse.unsqueeze(1), dense.unsqueeze(1)))
-        return F.interpolate(logits[:, 0], (self.loss_size,)*2, mode='bilinear', align_corners=False)
+    def forward(self, emb): # (B,C,e,e); or (B,M,C,e,e) where each module has images of its own -> (B,M,s,s)
+        own = emb if emb.ndim == 5 else emb.unsqueeze(1).expand(-1, len(self.prompters), -1, -1, -1)
+        sparse, dense = (torch.stack(o, 1).flatten(0, 1).unsqueeze(1) for o in zip(*(m(own[:, i]) for i, m in enumerate(self.prompters.values()))))
+        logits, _ = self.segmenter.decode(own.flatten(0, 1), (sparse, dense))
+        return F.interpolate(logits[:, 0], (self.loss_size,)*2, mode='bilinear', align_corners=False).unflatten(0, own.shape[:2])[:, :, 0]
 
 # %% ../../nbs/61_train.weak.ipynb #7ddac3d8
 def stack_boxes(
-    boxes:list, # of (K,4) arrays, one per image
-) -> Tensor: # (n,Kmax,4), missing boxes are NaN
+    boxes:list, # per image: (K,4) for one target, or a list of them, one per target
+) -> Tensor: # (n,M,Kmax,4), missing boxes are NaN
     "Boxes of several images in one tensor."
-    out = torch.full((len(boxes), max(map(len, boxes)), 4), torch.nan)
-    for i, b in enumerate(boxes): out[i, :len(b)] = torch.as_tensor(np.asarray(b, np.float32))
+    per = [_per_target(b) for b in boxes]
+    out = torch.full((len(per), len(per[0]), max(1, *(len(k) for b in per for k in b)), 4), torch.nan)
+    for i, b in enumerate(per):
+        for m, k in enumerate(b):
+            if len(k): out[i, m, :len(k)] = torch.as_tensor(np.asarray(k, np.float32))
     return out
+
+def _per_target(b): return [b] if isinstance(b, np.ndarray) else b
 
 # %% ../../nbs/61_train.weak.ipynb #fbad03bf
 def weak_training_set(
     segmenter:Segmenter,
     cache:EmbeddingCache,
     cases, # `CaseList` or list of 2-D cases
-    boxes:list, # (K,4) each, on the pixels of the displayed image
+    boxes:list, # as `stack_boxes` takes them, on the pixels of the displayed image
     views:int=0, # augmented copies of each image
-) -> tuple: # embeddings (n,C,e,e), boxes (n,K,4) in the input frame
+    jitter:float=0., # see `jitter_boxes`
+) -> tuple: # embeddings (n,C,e,e), boxes (n,M,K,4) in the input frame
     "All that training sees: embeddings and boxes of the images, then of their views."
     embs, placed = [], []
     for view in range(views + 1):
-        for i in progress(range(len(boxes)), 'embedding' if view == 0 else f'view {view}'):
-            case, b = cases[i], boxes[i]
-            if view: case, b = augment_case(case, b, np.random.default_rng(int(fingerprint(case.image, view)[:15], 16)), window=cache.prep.window)
-            embs.append(cache[case]); placed.append(segmenter.frames(case, cache.prep).boxes(b, 'original', 'input'))
+        for case, b in zip(progress(cases, 'embedding' if view == 0 else f'view {view}'), boxes):
+            drawn = [jitter_boxes(k, jitter, _rng(case, m), case.size) for m, k in enumerate(_per_target(b))]
+            case, b = _view(case, drawn, view, cache.prep.window)
+            frames = segmenter.frames(case, cache.prep)
+            embs.append(cache[case]); placed.append([frames.boxes(k, 'original', 'input') for k in b])
     return torch.cat(embs), stack_boxes(placed)
+
+def _rng(case, n): return np.random.default_rng(int(fingerprint(case.image, n)[:15], 16))
+
+def _view(case, boxes, view, window):
+    "View 0 is the image itself; the boxes of all targets move together."
+    if not view: return case, boxes
+    case, moved = augment_case(case, np.concatenate(boxes), _rng(case, view), window=window)
+    return case, np.split(moved, np.cumsum([len(k) for k in boxes])[:-1])
 
 # %% ../../nbs/61_train.weak.ipynb #60fa89a3
 @dataclass(frozen=True)
 class WeakRecipe:
     "Everything that defines a weak training besides its data and seed."
-    loss:str='paper' # a name in `box_recipes`
+    box:BoxRecipe=BoxRecipe() # the box losses
+    bounds:tuple=() # (lower, upper) share of the box for each target; empty: those of `box` for all
     epochs:int=100 # [paper]
     lr:float=1e-3 # [paper]
     wd:float=1e-4 # L2 [paper]
@@ -94,45 +114,147 @@ class WeakRecipe:
     loss_size:int|None=None # side of the loss grid; None: the backbone's low-res grid. The paper: the crop
     box_weight:float=1. # of the box losses
     teacher_weight:float=0. # of cross entropy and Dice against the backbone's own box-prompted mask [ours]
+    teacher_hard:bool=False # the teacher's mask instead of its probabilities
+    consistency_weight:float=0. # of the distance between a moved answer and the answer to a moved embedding
+    clip:float=0. # largest norm of the gradient; 0: any
+    select:str='last' # last epoch [paper], or box_dice: the epoch whose masks fit the training boxes best
     views:int=0 # augmented copies of each image [ours]
+    jitter:float=0. # how far the sides of the boxes are moved first, as a share of their size: simulates careless drawing
 
-weak_recipes = dict(paper=WeakRecipe(), plain=WeakRecipe(start='plain'), kervadec=WeakRecipe(loss='kervadec'), relu=WeakRecipe(loss='relu'),
-                    masks=WeakRecipe(box_weight=0., teacher_weight=1.), ours=WeakRecipe(epochs=6, box_weight=0., teacher_weight=1., views=7))
+weak_recipes = dict(paper=WeakRecipe(), plain=WeakRecipe(start='plain'), kervadec=WeakRecipe(box=box_recipes['kervadec']), relu=WeakRecipe(box=box_recipes['relu']),
+                    masks=WeakRecipe(box_weight=0., teacher_weight=1.), ours=WeakRecipe(epochs=6, box_weight=0., teacher_weight=1., views=7),
+                    teacher=WeakRecipe(box=box_recipes['teacher'], epochs=200, lr=1e-4, teacher_weight=.5, teacher_hard=True, consistency_weight=1e-3, clip=1., select='box_dice'))
 
 # %% ../../nbs/61_train.weak.ipynb #3ce9b6ff
 def weak_recipe(
     name:str, # one of `weak_recipes`
-    **changes, # fields to change; None leaves a field alone
+    **changes, # fields of `WeakRecipe` or `BoxRecipe` to change; None leaves a field alone
 ) -> WeakRecipe:
     "A named recipe with changes."
     if name not in weak_recipes: raise InputError(f'recipe {name}', 'there is no such recipe', f'Choose one of {", ".join(weak_recipes)}')
-    return replace(weak_recipes[name], **{k: v for k, v in changes.items() if v is not None})
+    changes = {k: v for k, v in changes.items() if v is not None}
+    box = {k: changes.pop(k) for k in list(changes) if k in BoxRecipe.__dataclass_fields__}
+    return replace(weak_recipes[name], box=replace(weak_recipes[name].box, **box), **changes)
 
 # %% ../../nbs/61_train.weak.ipynb #9ff221cc
 @torch.no_grad()
 def teacher_masks(
     segmenter:Segmenter,
     embeddings:Tensor, # (n,C,e,e)
-    boxes:Tensor, # (n,K,4) in the input frame, NaN rows are padding
+    boxes:Tensor, # (n,M,K,4) in the input frame, NaN rows are padding
     size:int, # side of the result; it covers the whole input
-) -> Tensor: # (n,1,size,size) probabilities
-    "The backbone's answer to the training boxes; several boxes of an image are united."
-    out = []
-    for emb, b in zip(embeddings, boxes):
-        logits, _ = segmenter.decode(emb[None].to(segmenter.device), Prompts(boxes=b[~b.isnan().any(-1)][None].to(segmenter.device)))
-        out.append(F.interpolate(logits[:, :, 0].amax(1, keepdim=True), (size,)*2, mode='bilinear', align_corners=False))
-    return torch.cat(out).sigmoid()
+) -> Tensor: # (n,M,size,size) probabilities, 0 for a target without a box
+    "The backbone's answer to the training boxes; several boxes of a target are united."
+    out = torch.full((*boxes.shape[:2], size, size), -1e4)
+    for emb, per, o in zip(embeddings, boxes, out):
+        for m, b in enumerate(per[~p] for per, p in zip(per, per.isnan().any(-1))):
+            if len(b): o[m] = _answer(segmenter, emb, b, size)
+    return out.sigmoid()
 
+def _answer(segmenter, emb, boxes, size):
+    logits, _ = segmenter.decode(emb[None].to(segmenter.device), Prompts(boxes=boxes[None].to(segmenter.device)))
+    return F.interpolate(logits[:, :, 0].amax(1, keepdim=True), (size,)*2, mode='bilinear', align_corners=False)[0, 0].cpu()
+
+# %% ../../nbs/61_train.weak.ipynb #b87cc841
 class WeakLoss(nn.Module):
-    "Box losses and agreement with the teacher, weighted by the recipe."
-    def __init__(self, recipe:WeakRecipe):
+    "Box losses and agreement with the teacher, weighted by the recipe and summed over targets."
+    def __init__(self,
+        recipe:WeakRecipe,
+        targets:int=1, # how many
+    ):
         super().__init__()
-        self.box, self.mask, self.box_weight, self.teacher_weight = BoxLoss(recipe.loss), MaskLoss(), recipe.box_weight, recipe.teacher_weight
-    def forward(self, logits, boxes, teacher=None):
-        loss = self.box_weight*self.box(logits, boxes) if self.box_weight else 0.
-        return loss if teacher is None else loss + self.teacher_weight*self.mask(logits, teacher)
+        self.recipe, self.mask, self.growth = recipe, MaskLoss(), 1.
+        self.bounds = recipe.bounds or ((recipe.box.lower, recipe.box.upper),)*targets
+        if len(self.bounds) != targets: raise InputError(f'bounds {self.bounds}', f'there are {targets} targets', 'Give a pair for each of them')
+
+    def forward(self, logits, boxes, teacher=None): # (B,M,s,s), (B,M,K,4), (B,M,s,s)
+        return sum(self._one(logits[:, m:m + 1], boxes[:, m], None if teacher is None else teacher[:, m:m + 1], bounds) for m, bounds in enumerate(self.bounds))
+
+    def _one(self, logits, boxes, teacher, bounds):
+        r, box = self.recipe, replace(self.recipe.box, t=self.recipe.box.t*self.growth, lower=bounds[0], upper=bounds[1])
+        loss = r.box_weight*box_loss(logits.sigmoid(), boxes, box) if r.box_weight else 0.
+        return loss if teacher is None else loss + r.teacher_weight*self.mask(logits, teacher)
+
     def activation(self, logits): return logits.sigmoid()
     def decodes(self, probs): return probs > .5
+
+# %% ../../nbs/61_train.weak.ipynb #0e244838
+class BarrierGrowth(Callback):
+    "t grows by the recipe's factor; it follows from the epoch, so a resumed run has the same t."
+    def before_epoch(self): self.learn.loss_func.growth = self.learn.loss_func.recipe.box.t_growth**(self.epoch//self.learn.loss_func.recipe.box.t_every)
+
+class ClipGradient(Callback):
+    "Scale the gradient down to a norm."
+    def __init__(self, norm): store_attr()
+    def before_step(self): nn.utils.clip_grad_norm_(self.model.parameters(), self.norm)
+
+# %% ../../nbs/61_train.weak.ipynb #1d8a18e4
+def random_motion(
+    n:int, # how many
+    angle:float=.25, # largest rotation, radians [code]
+    shift:float=.1, # largest shift, as a share of the side [code]
+    zoom:float=.1, # largest change of scale [code]
+) -> Tensor: # (n,2,3) for `moved`
+    "Random affine maps about the centre."
+    a, s = (2*torch.rand(n) - 1)*angle, 1 + (2*torch.rand(n) - 1)*zoom
+    turn = torch.stack([a.cos(), -a.sin(), a.sin(), a.cos()], -1).view(n, 2, 2)*s[:, None, None]
+    return torch.cat([turn, 2*(2*torch.rand(n, 2, 1) - 1)*shift], -1)
+
+def moved(
+    maps:Tensor, # (n,C,h,w)
+    motion:Tensor, # (n,2,3)
+) -> Tensor: # the same shape, zeros from outside
+    "Move maps."
+    return F.grid_sample(maps, F.affine_grid(motion.to(maps), maps.shape, align_corners=False), align_corners=False)
+
+# %% ../../nbs/61_train.weak.ipynb #9474cafa
+class Consistency(Callback):
+    "Moved answer and answer to a moved embedding should agree."
+    def __init__(self, weight): store_attr()
+    def after_loss(self):
+        if self.training: self.learn.loss_grad = self.learn.loss_grad + self.weight*self._distance(self.x, self.pred)
+
+    def _distance(self, emb, logits):
+        motion, small = random_motion(len(emb)), lambda l: F.interpolate(l, emb.shape[-2:], mode='bilinear', align_corners=False).sigmoid()
+        inside = moved(torch.ones_like(emb[:, :1]), motion)
+        with torch.no_grad(): before = moved(small(logits), motion)
+        return ((small(self.model(moved(emb, motion))) - before)*inside).flatten(1).norm(dim=1).mean()
+
+# %% ../../nbs/61_train.weak.ipynb #6fc9cb78
+def box_dice(
+    masks:Tensor, # (B,M,s,s) booleans
+    boxes:Tensor, # (B,M,K,4) on their grid, NaN rows are padding
+) -> Tensor: # (B,M) Dice of the box around the mask and the box around the boxes; NaN without a box
+    "How well masks fit their boxes."
+    lo, hi = boxes[..., :2].nan_to_num(torch.inf).amin(2), boxes[..., 2:].nan_to_num(-torch.inf).amax(2) + 1
+    found = [_extent(masks.any(d)) for d in (-2, -1)]
+    flo, fhi = (torch.stack(o, -1) for o in zip(*found))
+    area = lambda l, h: (h - l).clamp(min=0).prod(-1)
+    dice = 2*area(torch.maximum(lo, flo), torch.minimum(hi, fhi))/(area(lo, hi) + area(flo, fhi))
+    return torch.where(lo.isfinite().all(-1), dice, torch.nan)
+
+def _extent(line):
+    "First and last + 1 of (...,s) booleans; 0, 0 for none."
+    some, s = line.any(-1), line.shape[-1]
+    first, last = line.float().argmax(-1), s - line.flip(-1).float().argmax(-1)
+    return (first*some).float(), (last*some).float()
+
+# %% ../../nbs/61_train.weak.ipynb #44047297
+class BestByBoxes(Callback):
+    "Keep the modules of the epoch whose masks fit the training boxes best."
+    order = 80
+    def before_fit(self): self.best, self.weights = -1., None
+    def before_epoch(self): self.seen = []
+    def after_batch(self): self.seen.append(box_dice(self.pred > 0, self.yb[0]).flatten())
+    def after_epoch(self):
+        if not self.seen: return
+        now = torch.cat(self.seen).nanmean().item()
+        if now > self.best: self.best, self.weights = now, {k: v.clone() for k, v in self.model.prompters.state_dict().items()}
+    def after_fit(self):
+        if self.weights: self.model.prompters.load_state_dict(self.weights)
+
+    def saved(self): return dict(best=self.best, weights=self.weights)
+    def restore(self, state): self.best, self.weights = state['best'], state['weights']
 
 # %% ../../nbs/61_train.weak.ipynb #68768c53
 def scale_boxes(
@@ -142,39 +264,82 @@ def scale_boxes(
     "Boxes on a resized square, through their edges."
     return torch.cat([boxes[..., :2]*factor, (boxes[..., 2:] + 1)*factor - 1], -1)
 
+def prompt_modules(
+    segmenter:Segmenter,
+    boxes:Tensor, # (n,M,K,4) in the input frame, NaN rows are padding
+    recipe:WeakRecipe,
+    seed:int,
+    targets=(1,), # M labels
+) -> dict: # target -> `PromptModule`
+    "Modules as training begins; a target's does not depend on the others."
+    out = {}
+    for m, t in enumerate(targets):
+        set_seed(seed, 'init')
+        out[t] = PromptModule(segmenter.embed_dim, segmenter.embed_size, recipe.hidden)
+        if recipe.start == 'boxes': start_at_boxes(out[t], segmenter, boxes[:, m].flatten(0, 1))
+    return out
+
+# %% ../../nbs/61_train.weak.ipynb #61d4e3c1
 def weak_learner(
     segmenter:Segmenter,
     embeddings:Tensor, # (n,C,e,e)
-    boxes:Tensor, # (n,K,4) in the input frame, NaN rows are padding
+    boxes:Tensor, # (n,M,K,4) in the input frame, NaN rows are padding
     recipe:WeakRecipe=WeakRecipe(),
     seed:int=0,
-    masks:Tensor|None=None, # (n,1,size,size) true masks in place of the teacher's: for the fully supervised comparison only
+    targets:tuple=(1,), # M labels
+    masks:Tensor|None=None, # (n,M,size,size) true masks in place of the teacher's: for the fully supervised comparison only
 ) -> Learner:
     "A fastai Learner on cached embeddings."
     size, dev = recipe.loss_size or segmenter.lowres_size, segmenter.device
-    set_seed(seed, 'init')
-    module = PromptModule(segmenter.embed_dim, segmenter.embed_size, recipe.hidden)
-    if recipe.start == 'boxes': start_at_boxes(module, segmenter, boxes.flatten(0, 1))
-    targets = [scale_boxes(boxes, size/segmenter.input_size)]
-    if recipe.teacher_weight: targets.append(teacher_masks(segmenter, embeddings, boxes, size) if masks is None else masks)
-    dls = memory_loaders(embeddings, *targets, batch=recipe.batch, device=dev)
-    return Learner(dls, PromptedDecoder(segmenter, module, size).to(dev), loss_func=WeakLoss(recipe), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd,
-                   cbs=[EpochSeed(seed), TrainOnly(), BarrierGrowth()])
+    net = PromptedDecoder(segmenter, prompt_modules(segmenter, boxes, recipe, seed, targets), size)
+    truth = [scale_boxes(boxes, size/segmenter.input_size)]
+    if recipe.teacher_weight: truth.append(_teacher(segmenter, embeddings, boxes, size, recipe) if masks is None else masks)
+    dls = memory_loaders(embeddings, *truth, batch=recipe.batch, device=dev)
+    return Learner(dls, net.to(dev), loss_func=WeakLoss(recipe, len(targets)), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd, cbs=[EpochSeed(seed), TrainOnly(), *_asked(recipe)])
 
-# %% ../../nbs/61_train.weak.ipynb #61d4e3c1
-class BarrierGrowth(Callback):
-    "t grows by the recipe's factor per epoch; it follows from the epoch, so a resumed run has the same t."
-    def before_fit(self): self.first = self.learn.loss_func.box.recipe
-    def before_epoch(self): self.learn.loss_func.box.recipe = replace(self.first, t=self.first.t*self.first.t_growth**self.epoch)
-    def after_fit(self): self.learn.loss_func.box.recipe = self.first
+def _teacher(segmenter, embeddings, boxes, size, recipe):
+    probs = teacher_masks(segmenter, embeddings, boxes, size)
+    return (probs > .5).float() if recipe.teacher_hard else probs
 
+def _asked(recipe):
+    "The callbacks that a recipe asks for."
+    return [BarrierGrowth()] + [ClipGradient(recipe.clip)]*bool(recipe.clip) + [Consistency(recipe.consistency_weight)]*bool(recipe.consistency_weight) + [BestByBoxes()]*(recipe.select == 'box_dice')
+
+# %% ../../nbs/61_train.weak.ipynb #4b52f710
 def fit_weak(
     learn:Learner, # from `weak_learner`
     recipe:WeakRecipe,
     state, # file for the state of an interrupted training
     job:str='', # fingerprint of data and settings
     resume:bool=False,
-) -> tuple: # the trained `PromptModule`, mean loss of each epoch
-    "Train the module of a weak learner."
+) -> tuple: # target -> trained `PromptModule`, mean loss of each epoch
+    "Train the modules of a weak learner."
     losses = fit_epochs(learn, recipe.epochs, recipe.lr, state, job, resume)
-    return learn.model.module.eval(), losses
+    return {int(k): m.eval() for k, m in learn.model.prompters.items()}, losses
+
+# %% ../../nbs/61_train.weak.ipynb #60ef051a
+class SideBySide:
+    "Loaders that advance together; tensors are stacked along a second axis."
+    def __init__(self, loaders): store_attr()
+    def __len__(self): return len(self.loaders[0])
+    def __iter__(self):
+        for batches in zip(*self.loaders): yield tuple(torch.stack(o, 1) if i == 0 else torch.cat(o, 1) for i, o in enumerate(zip(*batches)))
+
+class EpochSeeds(Callback):
+    "`EpochSeed` for loaders side by side."
+    order = -100
+    def __init__(self, seeds): store_attr()
+    def before_epoch(self):
+        for dl, seed in zip(self.dls.train.loaders, self.seeds): seed_loader(dl, seed, self.epoch)
+
+def join_learners(
+    learners:list, # from `weak_learner`, with one recipe and equally many images; they are left as they are
+    recipe:WeakRecipe, # without consistency, clipping and selection, which look at all modules at once
+    seeds:list, # one each
+) -> Learner: # its modules are numbered from 0
+    "One Learner that trains several."
+    if recipe.consistency_weight or recipe.clip or recipe.select != 'last': raise ValueError('consistency, clipping and selection are not defined for runs side by side')
+    first, members = learners[0], [m for l in learners for m in l.model.prompters.values()]
+    dls = DataLoaders(SideBySide([l.dls.train for l in learners]), first.dls.valid); dls.n_inp = 1
+    net = PromptedDecoder(first.model.segmenter, dict(enumerate(members)), first.model.loss_size)
+    return Learner(dls, net, loss_func=WeakLoss(recipe, len(members)), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd, cbs=[EpochSeeds(seeds), TrainOnly(), BarrierGrowth()])

@@ -23,6 +23,7 @@ from .data.preprocess import *
 from .data.boxes import *
 from .data.augment import *
 from .prompts.core import *
+from .backbones.decoder import *
 from .backbones.core import *
 from .backbones.sam import *
 from .backbones.tinyvit import *

@@ -20,6 +20,7 @@ from ..checkpoints import *
 from ..data.readers import *
 from ..data.preprocess import *
 from ..prompts.core import *
+from .decoder import *
 
 # %% ../../nbs/20_backbones.core.ipynb #cd546121
 class Segmenter(nn.Module):
@@ -152,12 +153,14 @@ def decode(self:Segmenter,
     "Masks for every prompt of every image, in one differentiable call."
     sparse, dense = prompts if isinstance(prompts, tuple) else self.encode_prompts(prompts)
     if len(sparse) != len(embeddings): raise ValueError(f'prompts of {len(sparse)} images for {len(embeddings)} embeddings')
-    md, which = self.mask_decoder, slice(1, None) if multimask else slice(0, 1)
+    md = self.mask_decoder
+    which = slice(1, md.num_mask_tokens) if multimask else slice(0, 1)
     own = torch.cat([md.iou_token.weight, md.mask_tokens.weight])
     tokens = torch.cat([own.expand(*sparse.shape[:2], -1, -1), sparse], 2).flatten(0, 1)
     src = (embeddings.unsqueeze(1) + dense).flatten(0, 1)
-    hs, src = (transformer or md.transformer)(src, self.image_pe().expand(len(src), -1, -1, -1), tokens)
-    logits = self._masks(hs[:, 1:1 + md.num_mask_tokens][:, which], src, which)
+    if transformer: hs, src = transformer(src, self.image_pe().expand(len(src), -1, -1, -1), tokens)
+    else: hs, src = two_way(md.transformer, src, self.image_pe(), tokens, keep=1 + which.stop)
+    logits = self._masks(hs[:, 1:][:, which], src, which)
     return tuple(o.unflatten(0, sparse.shape[:2]) for o in (logits, md.iou_prediction_head(hs[:, 0])[:, which]))
 
 # %% ../../nbs/20_backbones.core.ipynb #bb94d32c
@@ -171,10 +174,8 @@ def image_pe(self:Segmenter) -> Tensor: # (1,C,e,e)
 @patch
 def _masks(self:Segmenter, mask_tokens, src, which):
     "Product of upscaled features and the filters that the chosen mask tokens ask for."
-    md, e = self.mask_decoder, self.embed_size
-    up = md.output_upscaling(src.transpose(1, 2).unflatten(2, (e, e)))
-    filters = torch.stack([mlp(t) for mlp, t in zip(md.output_hypernetworks_mlps[which], mask_tokens.unbind(1))], 1)
-    return torch.einsum('bmc,bchw->bmhw', filters, up)
+    filters = torch.stack([mlp(t) for mlp, t in zip(self.mask_decoder.output_hypernetworks_mlps[which], mask_tokens.unbind(1))], 1)
+    return upscale_masks(self.mask_decoder.output_upscaling, src, filters)
 
 # %% ../../nbs/20_backbones.core.ipynb #18ff6aff
 backbones = {}

@@ -33,6 +33,7 @@ readme: setup
 bench: setup
 	$(BIN)/python benchmarks/box_losses.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/decoder.py
 
 clean:
 	rm -rf .venv _docs build dist runs *.egg-info .pytest_cache

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['datasets', 'tasks', 'CaseList', 'split_subjects', 'draw_shots', 'foreground', 'components', 'folder_cases', 'DataSet',
-           'register_dataset', 'lungs_apart', 'Task', 'load_task', 'few_shots']
+           'register_dataset', 'lungs_apart', 'Task', 'register_task', 'load_task', 'few_shots']
 
 # %% ../../nbs/11_data.datasets.ipynb #624ac5a3
 import json, re
@@ -184,9 +184,10 @@ def _phantoms(look, n):
     return CaseList(names, names, lambda name: phantom(look, int(name[-3:])))
 
 _demo = 'synthetic: a workflow demonstration'
-for _look, _title in [('fetal_head', 'Phantom fetal heads, ultrasound'), ('chest_xray', 'Phantom chest radiographs')]:
-    register_dataset(f'phantom_{_look}', _title, phantom_looks[_look]['structures'], lambda _, look=_look: _phantoms(look, 40), 'Apache-2.0',
-        'made by this package', note=_demo)
+register_dataset('phantom_fetal_head', 'Phantom fetal heads, ultrasound', phantom_looks['fetal_head']['structures'], lambda _: _phantoms('fetal_head', 40), 'Apache-2.0',
+    'made by this package', note=_demo)
+register_dataset('phantom_chest_xray', 'Phantom chest radiographs', phantom_looks['chest_xray']['structures'], lambda _: _phantoms('chest_xray', 40), 'Apache-2.0',
+    'made by this package', note=_demo);
 
 # %% ../../nbs/11_data.datasets.ipynb #73f857cb
 def _chest_ct(_):
@@ -246,16 +247,22 @@ class Task:
     subsets:str='' # name of the official ten-shot subsets
     every_image:bool=False # keep all images of a subject, not its first
 
-tasks = {t.name: t for t in [
-    Task('phantom_head', 'phantom_fetal_head', 'head', 12, 6),
-    Task('phantom_left_lung', 'phantom_chest_xray', 'left lung', 12, 6),
-    Task('ct_left_lung', 'chest_ct', 'left lung', 10, 2),
-    Task('hc18', 'hc18', 'head', 40, 20, 'HC'),
-    Task('busi', 'busi', 'lesion', 40, 20),
-    Task('cxr_left_lung', 'cxr_shenzhen', 'left lung', 40, 20),
-    Task('cxr_right_lung', 'cxr_shenzhen', 'right lung', 40, 20),
-    Task('acdc_lv', 'acdc', 'LV', 8, 4, 'ACDC-LV'),
-    Task('acdc_rv', 'acdc', 'RV', 8, 4, 'ACDC-RV')]}
+tasks = {}
+def register_task(*args, **kwargs) -> Task:
+    "Add a `Task` to the registry."
+    task = Task(*args, **kwargs)
+    tasks[task.name] = task
+    return task
+
+register_task('phantom_head', 'phantom_fetal_head', 'head', 12, 6)
+register_task('phantom_left_lung', 'phantom_chest_xray', 'left lung', 12, 6)
+register_task('ct_left_lung', 'chest_ct', 'left lung', 10, 2)
+register_task('hc18', 'hc18', 'head', 40, 20, 'HC')
+register_task('busi', 'busi', 'lesion', 40, 20)
+register_task('cxr_left_lung', 'cxr_shenzhen', 'left lung', 40, 20)
+register_task('cxr_right_lung', 'cxr_shenzhen', 'right lung', 40, 20)
+register_task('acdc_lv', 'acdc', 'LV', 8, 4, 'ACDC-LV')
+register_task('acdc_rv', 'acdc', 'RV', 8, 4, 'ACDC-RV');
 
 # %% ../../nbs/11_data.datasets.ipynb #b4a4033e
 def load_task(

@@ -101,9 +101,8 @@ register_dataset('acdc_official', 'Cardiac MR (ACDC as distributed)', {'RV': (1,
 
 _hc, _echo, _mr = dict(crop=640, window='percentile'), dict(crop=512, window='percentile'), dict(crop=256, spacing_mm=1., window='percentile')
 _acdc_split = _split('ACDC', test=lambda who: int(who[-3:]) > 100)
-tasks.update({t.name: t for t in [
-    Task('paper_hc', 'hc18_official', 'head', 165, 80, 'HC', prep=_hc, split=_split('HC'), subsets='HC'),
-    Task('paper_camus_lv', 'camus', 'LV', 100, 50, 'CAMUS-LV', prep=_echo, split=_split('CAMUS'), subsets='CAMUS'),
-    Task('paper_camus_la', 'camus', 'LA', 100, 50, 'CAMUS-LA', prep=_echo, split=_split('CAMUS'), subsets='CAMUS'),
-    Task('paper_acdc_rv', 'acdc_official', 'RV', 50, 10, 'ACDC-RV', prep=_mr, split=_acdc_split, subsets='ACDC', every_image=True),
-    Task('paper_acdc_lv', 'acdc_official', 'LV', 50, 10, 'ACDC-LV', prep=_mr, split=_acdc_split, subsets='ACDC', every_image=True)]})
+register_task('paper_hc', 'hc18_official', 'head', 165, 80, 'HC', prep=_hc, split=_split('HC'), subsets='HC')
+register_task('paper_camus_lv', 'camus', 'LV', 100, 50, 'CAMUS-LV', prep=_echo, split=_split('CAMUS'), subsets='CAMUS')
+register_task('paper_camus_la', 'camus', 'LA', 100, 50, 'CAMUS-LA', prep=_echo, split=_split('CAMUS'), subsets='CAMUS')
+register_task('paper_acdc_rv', 'acdc_official', 'RV', 50, 10, 'ACDC-RV', prep=_mr, split=_acdc_split, subsets='ACDC', every_image=True)
+register_task('paper_acdc_lv', 'acdc_official', 'LV', 50, 10, 'ACDC-LV', prep=_mr, split=_acdc_split, subsets='ACDC', every_image=True);

@@ -42,6 +42,7 @@ from .baselines.persam import *
 from .baselines.grabcut import *
 from .baselines.unet import *
 from .pipeline import *
+from .codeprint import *
 from .evaluate import *
 from .results import *
 from .tables import *

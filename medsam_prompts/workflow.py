@@ -7,8 +7,9 @@ __all__ = ['profiles', 'declaration', 'Cell', 'make_cell', 'read_profile', 'expa
            'write_plan', 'run_plan', 'reproduce', 'adopt']
 
 # %% ../nbs/76_workflow.ipynb #3e64f7aa
-import ast, itertools, json, os, platform, resource, subprocess, sys, time
+import ast, itertools, json, os, platform, re, resource, subprocess, sys, time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import nbformat, yaml
@@ -23,6 +24,7 @@ from .losses.box import BoxRecipe
 from .train.weak import WeakRecipe, weak_recipes
 from .baselines.unet import SupervisedRecipe
 from .methods import methods
+from .codeprint import *
 from .report import *
 
 # %% ../nbs/76_workflow.ipynb #0b72a96b
@@ -77,11 +79,27 @@ def _check_changes(notebook, changes):
 # %% ../nbs/76_workflow.ipynb #3ac9bf42
 def _depends(notebook, params):
     "Fingerprint of the code, the weights and the data behind a cell."
-    code = [sha256_file(p) for p in sorted(Path(medsam_prompts.__file__).parent.rglob('*.py'))]
-    source = [c.source for c in nbformat.read(experiments_folder()/f'{notebook}.ipynb', 4).cells if c.cell_type == 'code']
+    source, runs = _sources(notebook)
     weights = checkpoints[params['backbone']].sha256 if params.get('backbone') in checkpoints else None
-    return fingerprint(code, source, weights, _data_stamp(params.get('task')))
+    return fingerprint(_code_behind(runs, frozenset(_strings(params))), source, weights, _data_stamp(params.get('task')))
 
+def _sources(notebook):
+    "Code cells of a notebook, and what of them runs as it stands: no parameters, no magics."
+    cells = [c for c in nbformat.read(experiments_folder()/f'{notebook}.ipynb', 4).cells if c.cell_type == 'code']
+    runs = '\n'.join(c.source for c in cells if 'parameters' not in c.metadata.get('tags', []))
+    return [c.source for c in cells], re.sub(r'^\s*[%!].*$', 'pass', runs, flags=re.M)
+
+def _strings(value):
+    if isinstance(value, dict): value = [*value, *value.values()]
+    return {value} if isinstance(value, str) else set().union(*map(_strings, value)) if isinstance(value, (list, tuple)) else set()
+
+@lru_cache(maxsize=None)
+def _code_behind(source, strings): return _package().codeprint(source, strings)
+
+@lru_cache
+def _package(): return PackageCode(package_sources(Path(medsam_prompts.__file__).parent))
+
+# %% ../nbs/76_workflow.ipynb #ea5258fd
 def _data_stamp(task):
     "Names, sizes and times of the files of a task's data set."
     if not task: return None

@@ -108,8 +108,9 @@ class Resume(Callback):
 
 # %% ../../nbs/60_train.core.ipynb #ed410a08
 def _trained(model):
-    "The parameters that learn, and no others."
-    return {k: v.detach() for k, v in model.named_parameters() if v.requires_grad}
+    "The parameters that learn and the running statistics beside them, nothing that is frozen."
+    frozen = {k for k, p in model.named_parameters() if not p.requires_grad}
+    return {k: v for k, v in model.state_dict().items() if k not in frozen}
 
 class EpochBar(Callback):
     "One progress bar over epochs, on stderr."

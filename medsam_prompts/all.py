@@ -41,6 +41,8 @@ from .methods import *
 from .baselines.persam import *
 from .baselines.grabcut import *
 from .baselines.unet import *
+from .baselines.transunet import *
+from .baselines.autosam import *
 from .pipeline import *
 from .codeprint import *
 from .evaluate import *

@@ -34,6 +34,7 @@ class Method:
     fit:Callable # (segmenter, cache, train cases, seed, settings) -> (cases -> iterator of `Segmented`); settings: state, resume, changes
     oracle:bool=False # sees the ground truth of the test cases
     recipe:str='' # the weak recipe it trains by
+    start:Callable=lambda changes: '' # what training starts from, where that depends on a file being here
     paper:str='' # what the paper's table calls it
 
 methods = {}
@@ -64,8 +65,10 @@ def tight_boxes(
     "What weak supervision is allowed to see of the masks."
     return [mask_boxes(c.labels > 0, parts, c.name) for c in cases]
 
+def _changed(name, changes): return weak_recipe(changes.get('recipe', name), **{k: v for k, v in changes.items() if k != 'recipe'})
+
 def _fit_weak(segmenter, cache, train, seed, settings, recipe):
-    recipe = weak_recipe(**{'name': recipe, **settings.get('changes', {})})
+    recipe = _changed(recipe, settings.get('changes', {}))
     emb, boxes = weak_training_set(segmenter, cache, train, tight_boxes(train), recipe.views, recipe.jitter)
     job = fingerprint(emb, boxes, seed, recipe)
     modules, _ = fit_weak(weak_learner(segmenter, emb, boxes, recipe, seed), recipe, settings['state'], job, settings.get('resume', False))
@@ -96,7 +99,7 @@ def size_bounds(
 ) -> tuple|None: # (lower, upper), or None where no size loss is at work
     "Shares of the box between which a run expects its target."
     if not method.recipe: return None
-    recipe = weak_recipe(**{'name': method.recipe, **changes})
+    recipe = _changed(method.recipe, changes)
     return (recipe.box.lower, recipe.box.upper) if recipe.box_weight*recipe.box.size_weight else None
 
 def box_share(

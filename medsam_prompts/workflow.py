@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat, yaml
 
 import medsam_prompts, medsam_prompts.data.published, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit  # each registers what it brings
-import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet
+import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam
 from .core import *
 from .checkpoints import checkpoints
 from .data.datasets import datasets, tasks
@@ -70,18 +70,19 @@ def _check_value(notebook, key, value):
 
 def _check_changes(notebook, changes):
     "Fields of a recipe, with values of their kind."
-    known = {'name': 'paper', **{f: d.default for r in (WeakRecipe, BoxRecipe, SupervisedRecipe) for f, d in r.__dataclass_fields__.items()}}
+    known = {'recipe': 'paper', **{f: d.default for r in (WeakRecipe, BoxRecipe, SupervisedRecipe) for f, d in r.__dataclass_fields__.items()}}
     for k, v in changes.items():
         if k not in known: raise InputError(f'{notebook}.ipynb', f'no recipe has a field {k}', f'Its fields are {", ".join(known)}')
         if isinstance(known[k], (int, float)) and (isinstance(v, bool) != isinstance(known[k], bool) or not isinstance(v, (int, float)) or v < 0): raise InputError(f'{notebook}.ipynb', f'{k} is {v!r}', f'Give a value like {known[k]!r}')
-        if k == 'name' and v not in weak_recipes: raise InputError(f'{notebook}.ipynb', f'there is no recipe {v}', f'Choose one of {", ".join(weak_recipes)}')
+        if k == 'recipe' and v not in weak_recipes: raise InputError(f'{notebook}.ipynb', f'there is no recipe {v}', f'Choose one of {", ".join(weak_recipes)}')
 
 # %% ../nbs/76_workflow.ipynb #3ac9bf42
 def _depends(notebook, params):
     "Fingerprint of the code, the weights and the data behind a cell."
     source, runs = _sources(notebook)
     weights = checkpoints[params['backbone']].sha256 if params.get('backbone') in checkpoints else None
-    return fingerprint(_code_behind(runs, frozenset(_strings(params))), source, weights, _data_stamp(params.get('task')))
+    start = methods[params['method']].start(params['changes']) if params.get('method') else ''
+    return fingerprint(_code_behind(runs, frozenset(_strings(params))), source, weights, start, _data_stamp(params.get('task')))
 
 def _sources(notebook):
     "Code cells of a notebook, and what of them runs as it stands: no parameters, no magics."

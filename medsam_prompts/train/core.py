@@ -6,7 +6,7 @@
 __all__ = ['adam_l2', 'step_down', 'memory_loaders', 'seed_loader', 'EpochSeed', 'TrainOnly', 'Resume', 'EpochBar', 'fit_epochs']
 
 # %% ../../nbs/60_train.core.ipynb #9cffbd82
-import random
+import random, time
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class Resume(Callback):
     ):
         store_attr()
         self.path, self.start, self.losses = Path(path), 0, []
-
+        self.written, self.cost = 0., 0.
         self.state = self._read() if resume and self.path.exists() else None
 
     def _read(self):
@@ -103,8 +103,11 @@ class Resume(Callback):
     def after_epoch(self):
         if self.epoch < self.start: return
         self.losses.append(torch.stack(self.seen).mean().item())
+        if time.perf_counter() - self.written < 20*self.cost: return
+        t0 = time.perf_counter()
         state = dict(job=self.job, epoch=self.epoch, model=_trained(self.model), opt=self.opt.opt.state_dict(), losses=self.losses, others=[cb.saved() for cb in self._others()])
         with atomic_path(self.path) as tmp, open(tmp, 'wb') as f: torch.save(state, f)
+        self.written = time.perf_counter(); self.cost = self.written - t0
 
 # %% ../../nbs/60_train.core.ipynb #ed410a08
 def _trained(model):

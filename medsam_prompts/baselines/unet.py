@@ -142,8 +142,9 @@ def supervised(
         inputs, masks = supervised_set(train, one)
         set_seed(seed, 'init')
         file = start_file(weights, settings.get('changes', {})) if weights else None
+        net = build(segmenter, r, file)
         job = fingerprint(*inputs, masks, seed, [v for v in vars(r).values() if not callable(v)], file and sha256_file(file))
-        net, _ = fit_supervised(build(segmenter, r, file), inputs, masks, r, seed, settings['state'], job, settings.get('resume', False), segmenter.device)
+        net, _ = fit_supervised(net, inputs, masks, r, seed, settings['state'], job, settings.get('resume', False), segmenter.device)
         return predict_supervised(net, one, segmenter.device)
     return fit
 

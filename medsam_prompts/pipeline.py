@@ -78,6 +78,7 @@ def train_weak(
     resume:bool=False, # go on from an interrupted training
 ) -> dict: # header of the model file
     "Learn a prompt module from boxes and write it to a model file."
+    WeakLoss(recipe, len(targets)) # bounds that do not fit the targets are refused before anything is embedded
     who = set(draw_shots(cases.subjects, shots, subset_seed))
     keep = [i for i, s in enumerate(cases.subjects) if s in who]
     cache, cases, boxes = EmbeddingCache(segmenter, prep), cases[keep], [boxes[i] for i in keep]

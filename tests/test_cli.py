@@ -132,10 +132,11 @@ def bad_training(d, images, masks):
     yield 'too many shots', ('--images', images, '--masks', masks, '--shots', 99), 'Use at most 6'
     yield 'unknown recipe', ('--images', images, '--masks', masks, '--recipe', 'magic'), 'Choose one of'
     yield 'several parts', ('--images', one(d/'p', images), '--masks', parts(d/'pm')), '--components largest'
-    yield 'label 0', ('--images', images, '--masks', masks, '--label', 0), 'at least 1'
+    yield 'label 0', ('--images', images, '--masks', masks, '--label', 0), 'labels from 1 to 255'
     yield 'negative subset', ('--images', images, '--masks', masks, '--subset-seed', -1), 'at least 0'
     yield 'unknown device', ('--images', images, '--masks', masks, '--device', 'cpux'), 'unknown device'
-    yield 'two structures', ('--images', images, '--boxes', write(d/'two.csv', 'image,x0,y0,x1,y1,label\n' + ''.join(f'p{i},1,2,30,40,{l}\n' for i in range(6) for l in (1, 2)))), 'Pick one with --label'
+    yield 'bounds upside down', ('--images', images, '--masks', masks, '--bounds', '.9,.5'), 'not shares of a box'
+    yield 'bounds of two', ('--images', images, '--masks', masks, '--bounds', '.5,.9', '.2,.9'), 'Give a pair for each of them'
     yield 'no such image', ('--images', images, '--boxes', write(d/'typo.csv', 'image,x0,y0,x1,y1\ntypo,1,2,3,4\n')), 'not in the folder'
     for name, lines, says in [('missing box', 'p1,1,2,3,4', 'no line for p0'), ('inverted box', 'p0,9,2,3,4', 'is inverted'), ('outside box', 'p0,9000,2,9003,4', 'lies outside p0'),
                               ('text for numbers', 'p0,a,2,3,4', "x0 is 'a', not a number")]:
@@ -213,6 +214,23 @@ def test_bad_prediction_input_leaves_nothing(cli, folder, tmp_path):
         done = cli('predict', *args, '--quiet')
         assert done.returncode == 2 and says in done.stderr and done.stderr.strip().count('\n') == 0, done.stderr
         assert not (tmp_path/'o').exists()
+
+
+def test_two_structures_at_once(cli, tmp_path):
+    "Boxes of two structures train two modules in one model, which writes label maps."
+    (tmp_path/'images').mkdir()
+    lines = ['image,x0,y0,x1,y1,label']
+    for i in range(3):
+        p = phantom('chest_xray', i)
+        Image.fromarray(p.image).save(tmp_path/f'images/p{i}.png')
+        lines += [f'p{i},{",".join(map(str, tight_box(p.labels == k)))},{k}' for k in (1, 2)]
+    (tmp_path/'boxes.csv').write_text('\n'.join(lines) + '\n')
+    model = tmp_path/'m.safetensors'
+    done = cli('train', 'weak', '--images', tmp_path/'images', '--boxes', tmp_path/'boxes.csv', '--bounds', '.5,.9', '.3,.8', '--epochs', 2, '--out', model, *toy)
+    assert done.returncode == 0, done.stderr
+    assert cli('predict', '--model', model, '--images', tmp_path/'images', '--out', tmp_path/'out', '--quiet').returncode == 0
+    assert {r['label'] for r in csv.DictReader((tmp_path/'out/predictions.csv').open())} == {'1', '2'}
+    assert set(np.unique(np.array(Image.open(tmp_path/'out/p0.png')))) <= {0, 1, 2}
 
 
 def test_one_label_of_a_label_map(cli, tmp_path):

@@ -31,7 +31,7 @@ def test_reproduce_and_reuse(cli, done):
     first = cli(*call)
     assert first.returncode == 0 and 'report: ' in first.stdout, first.stdout + first.stderr
     page = (done/'out/report.html').read_text()
-    assert page.count('data:image/png') == 1 and 'tight box†' in page and 'src="http' not in page
+    assert page.count('data:image/png') == 2 and 'tight box†' in page and 'src="http' not in page
     cells = {p.parent.name: json.loads(p.read_text()) for p in (done/'out/cells').glob('*/done.json')}
     assert len(cells) == 6 and all(c['seconds'] > 0 and c['versions']['torch'] for c in cells.values())
     again = cli(*call)

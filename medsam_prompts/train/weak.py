@@ -53,10 +53,11 @@ class PromptedDecoder(nn.Module):
         self.segmenter, self.prompters = without_encoder(segmenter), nn.ModuleDict({str(k): m for k, m in prompters.items()})
 
     def forward(self, emb): # (B,C,e,e); or (B,M,C,e,e) where each module has images of its own -> (B,M,s,s)
-        own = emb if emb.ndim == 5 else emb.unsqueeze(1).expand(-1, len(self.prompters), -1, -1, -1)
-        sparse, dense = (torch.stack(o, 1).flatten(0, 1).unsqueeze(1) for o in zip(*(m(own[:, i]) for i, m in enumerate(self.prompters.values()))))
-        logits, _ = self.segmenter.decode(own.flatten(0, 1), (sparse, dense))
-        return F.interpolate(logits[:, 0], (self.loss_size,)*2, mode='bilinear', align_corners=False).unflatten(0, own.shape[:2])[:, :, 0]
+        own = emb.unbind(1) if emb.ndim == 5 else [emb]*len(self.prompters)
+        calls = [(e, *m(e)) for m, e in zip(self.prompters.values(), own)]
+        if emb.device.type != 'cpu': calls = [[torch.cat(o) for o in zip(*calls)]]
+        logits = torch.cat([self.segmenter.decode(e, (sparse.unsqueeze(1), dense.unsqueeze(1)))[0][:, 0] for e, sparse, dense in calls])
+        return F.interpolate(logits, (self.loss_size,)*2, mode='bilinear', align_corners=False)[:, 0].unflatten(0, (len(own), -1)).transpose(0, 1)
 
 # %% ../../nbs/61_train.weak.ipynb #7ddac3d8
 def stack_boxes(
@@ -320,7 +321,7 @@ def fit_weak(
 # %% ../../nbs/61_train.weak.ipynb #60ef051a
 class SideBySide:
     "Loaders that advance together; tensors are stacked along a second axis."
-    def __init__(self, loaders): store_attr()
+    def __init__(self, loaders): store_attr(); self.device = loaders[0].device
     def __len__(self): return len(self.loaders[0])
     def __iter__(self):
         for batches in zip(*self.loaders): yield tuple(torch.stack(o, 1) if i == 0 else torch.cat(o, 1) for i, o in enumerate(zip(*batches)))

@@ -1,0 +1,171 @@
+"A GPU gives what the processor gives."
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medsam_prompts.all import (EmbeddingCache, LearnedPrompts, Prompts, adam_l2, fit_weak, join_learners, load_segmenter, load_task, methods, segment, set_seed, tight_boxes, weak_learner, weak_recipe,
+                                weak_training_set)
+from medsam_prompts.data.boxes import tight_box
+from medsam_prompts.data.phantoms import phantom
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no CUDA device')
+devices, toy = ('cpu', 'cuda'), ('--backbone', 'sam_toy', '--quiet')
+
+
+@pytest.fixture(autouse=True)
+def same_arithmetic(monkeypatch):
+    "Products of float32 as on the processor, not TF32."
+    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn): monkeypatch.setattr(backend, 'allow_tf32', False)
+    monkeypatch.setattr(torch.backends.cudnn, 'deterministic', True)
+
+
+@pytest.fixture(scope='module')
+def train(): return load_task('phantom_left_lung')['train'][:4]
+
+
+@pytest.fixture(scope='module')
+def placed(train, tmp_path_factory):
+    "Embeddings and boxes, made on the processor."
+    segmenter = load_segmenter('sam_toy')
+    return weak_training_set(segmenter, EmbeddingCache(segmenter, folder=tmp_path_factory.mktemp('cache')), train, tight_boxes(train))
+
+
+def on_both(f):
+    "What a function of a device returns, on the processor's memory."
+    outs = [[o.detach().cpu() for o in f(d)] for d in devices]
+    assert len(outs[0]) == len(outs[1])
+    return zip(*outs)
+
+
+def close(pairs, atol, rtol=1e-3):
+    for a, b in pairs: torch.testing.assert_close(b, a, atol=atol, rtol=rtol)
+
+
+def test_embedding(train, tmp_path):
+    def embed(device):
+        segmenter = load_segmenter('sam_toy', device=device)
+        cache = EmbeddingCache(segmenter, folder=tmp_path/device, dtype=torch.float32)
+        out = cache.embed(train)
+        assert out.device.type == device
+        return [out]
+    close(on_both(embed), 1e-4)
+
+
+def test_the_cache_does_not_depend_on_the_device(train, tmp_path):
+    caches = [EmbeddingCache(load_segmenter('sam_toy', device=d), folder=tmp_path) for d in devices]
+    assert caches[0].path(train[0]) == caches[1].path(train[0])
+    caches[0].fill(train)
+    assert caches[1].fill(train) == 0 and torch.equal(caches[0][train[0]], caches[1][train[0]].cpu())
+
+
+@pytest.mark.parametrize('multimask', [False, True])
+@pytest.mark.parametrize('points', [2, 20])  # below and above the sixteen tokens of the few-token attention
+def test_decode(placed, multimask, points):
+    emb, boxes = placed
+    xy = torch.rand(len(emb), 1, points, 2, generator=torch.Generator().manual_seed(0))*127
+    def decode(device):
+        segmenter = load_segmenter('sam_toy', device=device)
+        prompts = Prompts(points=xy, boxes=boxes[:, :, 0], masks=torch.zeros(len(emb), 1, 32, 32)).to(device)
+        prompts.boxes.requires_grad_()
+        logits, iou = segmenter.decode(emb.to(device), prompts, multimask)
+        logits.sum().backward()
+        return logits, iou, prompts.boxes.grad
+    close(on_both(decode), 2e-3)
+
+
+def gradients(device, placed, recipe, **kw):
+    "Loss and gradients of the first step."
+    emb, boxes = placed
+    segmenter = load_segmenter('sam_toy', device=device)
+    learn = weak_learner(segmenter, emb, boxes, recipe, **kw)
+    x, *y = (torch.cat(o) for o in zip(*learn.dls.train))  # all images: not the order in which they are drawn
+    set_seed(0)
+    order = y[0].flatten(1)[:, 0].argsort()
+    learn.x, learn.pred = x[order], learn.model(x[order])
+    loss = learn.loss_func(learn.pred, *(o[order] for o in y))
+    extra = [cb for cb in learn.cbs if hasattr(cb, '_distance')]
+    for cb in extra: loss = loss + cb.weight*cb._distance(learn.x, learn.pred)
+    loss.backward()
+    assert learn.pred.device.type == device
+    return [loss, *(p.grad for p in learn.model.prompters.parameters())]
+
+
+@pytest.mark.parametrize('recipe', ['paper', 'kervadec', 'relu', 'ours', 'teacher'])
+def test_loss_and_gradients(placed, recipe):
+    "Box losses of every kind, the teacher and the moved answer."
+    pairs = list(on_both(lambda d: gradients(d, placed, weak_recipe(recipe, epochs=1, views=0))))
+    for a, b in pairs: assert (a - b).abs().max() <= 2e-3*max(a.abs().max(), 1e-3)
+
+
+def test_a_training_step_and_a_mask(placed, train, tmp_path):
+    "One step of plain Adam moves a weight by the rate, whatever its gradient; where gradients are not tiny both devices agree."
+    emb, boxes = placed
+    def step(device):
+        segmenter = load_segmenter('sam_toy', device=device)
+        modules, losses = fit_weak(weak_learner(segmenter, emb, boxes, weak_recipe('paper', epochs=1)), weak_recipe('paper', epochs=1), tmp_path/device)
+        assert next(modules[1].parameters()).device.type == device
+        out = list(segment(segmenter, LearnedPrompts(modules), train, EmbeddingCache(segmenter, folder=tmp_path/'cache')))
+        return [torch.tensor(losses), *modules[1].parameters(), *(torch.from_numpy(o.labels) for o in out)]
+    (loss, loss_gpu), *rest = on_both(step)
+    torch.testing.assert_close(loss_gpu, loss, atol=1e-3, rtol=1e-3)
+    for a, b in rest[:-len(train)]: assert (a - b).abs().max() <= 2.1e-3 and (a - b).abs().gt(1e-5).float().mean() < .01
+    for a, b in rest[-len(train):]: assert (a == b).float().mean() > .99
+
+
+def test_an_interrupted_training_goes_on(placed, tmp_path):
+    "The state is read onto the processor and ends up where the model is."
+    emb, boxes = placed
+    segmenter, recipe = load_segmenter('sam_toy', device='cuda'), weak_recipe('teacher', epochs=3)
+    def run(state, resume=False): return fit_weak(weak_learner(segmenter, emb, boxes, recipe), recipe, state, 'job', resume)
+    whole, losses = run(tmp_path/'state')
+    again, resumed = run(tmp_path/'state', resume=True)
+    assert resumed == losses
+    for a, b in zip(whole[1].parameters(), again[1].parameters()): assert a.device == b.device and torch.equal(a, b)
+
+
+@pytest.mark.parametrize('device', devices)
+def test_runs_side_by_side_stay_on_their_device(placed, tmp_path, device):
+    "Also on the processor of a machine with a GPU."
+    emb, boxes = placed
+    segmenter, recipe, seeds = load_segmenter('sam_toy', device=device), weak_recipe('paper', epochs=2), (0, 5)
+    def make(seed): return weak_learner(segmenter, emb, boxes, recipe, seed)
+    alone = [fit_weak(make(s), recipe, tmp_path/'a')[0][1] for s in seeds]
+    joined = join_learners([make(s) for s in seeds], recipe, seeds)
+    at_once, _ = fit_weak(joined, recipe, tmp_path/'b')
+    for a, b in zip(alone, at_once.values()):
+        for p, q in zip(a.parameters(), b.parameters()):
+            assert q.device.type == device
+            assert (p - q).abs().max() <= 4.1e-3 and (p - q).abs().gt(1e-5).float().mean() < .01
+
+
+@pytest.mark.parametrize('method', ['persam', 'persam_f', 'unet', 'transunet', 'autosam'])
+def test_baselines_run(method, train, tmp_path):
+    segmenter = load_segmenter('sam_toy', device='cuda')
+    changes = {} if method.startswith('persam') else dict(epochs=1, size=64)
+    out, = methods[method].fit(segmenter, EmbeddingCache(segmenter, folder=tmp_path), train[:2], 0, dict(changes=changes, state=tmp_path/'state'))(train[2:3])
+    assert out.labels.shape == train[2].size
+
+
+def test_command_line(cli, tmp_path):
+    "Train and predict with --device cuda; the model file does not know where it was made."
+    (tmp_path/'images').mkdir()
+    lines = ['image,x0,y0,x1,y1']
+    for i in range(3):
+        p = phantom('chest_xray', i)
+        Image.fromarray(p.image).save(tmp_path/f'images/p{i}.png')
+        lines.append(f'p{i}.png,' + ','.join(map(str, tight_box(p.labels == 1))))
+    (tmp_path/'boxes.csv').write_text('\n'.join(lines) + '\n')
+    done = cli('train', 'weak', '--images', tmp_path/'images', '--boxes', tmp_path/'boxes.csv', '--epochs', 2, '--out', tmp_path/'m', '--device', 'cuda', *toy)
+    assert done.returncode == 0, done.stderr
+    for device in devices:
+        done = cli('predict', '--model', tmp_path/'m', '--images', tmp_path/'images', '--out', tmp_path/device, '--device', device, '--quiet')
+        assert done.returncode == 0, done.stderr
+    for i in range(3):
+        a, b = (np.array(Image.open(tmp_path/device/f'p{i}.png')) for device in devices)
+        assert (a == b).mean() > .99
+    assert len(list(csv.DictReader((tmp_path/'cuda/predictions.csv').open()))) == 3
+    assert 'cuda' in cli('info', '--device', 'cuda').stdout
+    assert cli('info', '--device', 'cuda:99').returncode == 2

@@ -19,7 +19,7 @@ from .results import *
 def reported(
     table:str, # name of the file, e.g. weak_table1
 ) -> pd.DataFrame:
-    "Values a paper reports, in percent."
+    "Values a paper reports; of tables in percent."
     return read_rows(experiments_folder()/'reported'/f'{table}.csv')
 
 # %% ../nbs/73_tables.ipynb #d9ceb5ed

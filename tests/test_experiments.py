@@ -1,0 +1,66 @@
+"Notebooks that only gather rows, on made-up rows with a known answer."
+import math
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from medsam_prompts.results import write_rows
+from medsam_prompts.workflow import _sources
+
+hard = np.random.default_rng(0).normal(.8, .05, 12)
+
+
+def run(folder, task, method, dice, shots=10, changes='', subset=0, fit_seconds=100.):
+    "A folder as a run leaves it; Dice is that of the case plus a constant."
+    path = folder/f'run-{len(list(folder.glob("run-*")))}'
+    path.mkdir()
+    fixed = dict(task=task, backbone='lite_medsam', method=method, shots=shots, subset=subset, seed=0, changes=changes, fit_seconds=fit_seconds, outside_bounds=.25 if method == 'weak' else None)
+    write_rows(path/'rows.csv', [dict(**fixed, case=f'c{i}', dice=h + dice) for i, h in enumerate(hard)])
+    return str(path)
+
+
+def execute(name, runs, out):
+    matplotlib.use('Agg')
+    exec(_sources(name)[1], dict(runs=runs, out=str(out)))
+    matplotlib.pyplot.close('all')
+    return {p.name for p in out.iterdir() if p.is_file()}
+
+
+def test_ablation(tmp_path):
+    runs = [run(tmp_path, t, 'weak', d, changes=c) for t in ('hc18', 'phantom_head') for c, d in [('epochs 50', 0), ('epochs 50, tight_weight 0', -.03), ('epochs 50, jitter 0.1', .01)]]
+    made = execute('weak_ablation', runs + [run(tmp_path, 'hc18', 'weak_ours', .02)], tmp_path)
+    assert {'table.html', 'differences.png', 'jitter.png', 'summary.md'} <= made
+    t = pd.read_csv(tmp_path/'table.csv')
+    assert t.change.tolist() == ['unchanged', 'tight_weight 0', 'jitter 0.1', 'unchanged', 'unchanged', 'tight_weight 0', 'jitter 0.1']
+    np.testing.assert_allclose(t.difference, [0, -.03, .01, 0, 0, -.03, .01], atol=1e-9)
+    page = (tmp_path/'table.html').read_text()
+    assert page.count('<td>base</td>') == 3 and 'outside bounds†' in page
+
+
+def test_shots(tmp_path):
+    runs = [run(tmp_path, t, 'tight_box', .15, None) for t in ('hc18', 'phantom_head')]
+    runs += [run(tmp_path, t, 'weak_ours', .01*n, n, subset=s) for t in ('hc18', 'phantom_head') for n in (10, 2, 5) for s in (0, 1)]
+    runs += [run(tmp_path, 'hc18', 'weak', .13, None)]
+    assert {'table.html', 'curve.png', 'curve.md'} <= execute('weak_shots', runs, tmp_path)
+    t = pd.read_csv(tmp_path/'table.csv', dtype=dict(shots=str)).query('task == "hc18"').set_index(['method', 'shots'])
+    assert t.reported['weak_ours', '10'] == pytest.approx(.8523) and t.reported['weak', 'all'] == pytest.approx(.9288) and math.isnan(t.reported['weak_ours', '5'])
+
+
+def test_claims(tmp_path, monkeypatch):
+    monkeypatch.setenv('MEDSAM_PROMPTS_DATA', str(tmp_path/'no_data'))
+    runs = [run(tmp_path, 'hc18', 'weak', .1, None), run(tmp_path, 'hc18', 'unet', .04, None, 'epochs 50'), run(tmp_path, 'hc18', 'weak', 0, 10, 'epochs 50', fit_seconds=100.),
+            run(tmp_path, 'hc18', 'weak', 0, 10, 'epochs 50', 1, fit_seconds=200.), run(tmp_path, 'hc18', 'autosam', 0, 10, 'epochs 5, start random', fit_seconds=30.)]
+    assert {'claims.html', 'figure1.png'} <= execute('weak_claims', runs, tmp_path)
+    c = pd.read_csv(tmp_path/'claims.csv').set_index('claim')
+    assert c.ours['parameters while training'] == pytest.approx((4_058_340 + 2_433_984)/1e6) and c.verdict['parameters of the whole model'] == 'holds'
+    assert c.ours['training time of AutoSAM over ours'] == pytest.approx(3) and c.verdict['training time of AutoSAM over ours'] == 'holds'
+    assert c.ours['all boxes minus UNet on all masks, HC'] == pytest.approx(6) and c.gap['all boxes minus UNet on all masks, HC'] == pytest.approx(-.35)
+    assert c.verdict['all boxes minus UNet on all masks, CAMUS-LA'] == 'cannot be checked here'
+    shares = c[c.index.str.startswith('share')]
+    assert shares.verdict.tolist() == ['cannot be checked here']*2 + ['holds'] and shares.n.astype(int).tolist() == [762, 507, 350]
+    small = tmp_path/'small'
+    small.mkdir()
+    execute('weak_claims', runs[:-1] + [run(tmp_path, 'hc18', 'autosam', 0, 10, 'epochs 1, size 64, start random', fit_seconds=3.)], small)
+    assert pd.read_csv(small/'claims.csv').set_index('claim').verdict['training time of AutoSAM over ours'] == 'cannot be checked here'

@@ -34,6 +34,7 @@ bench: setup
 	$(BIN)/python benchmarks/box_losses.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/decoder.py
+	$(BIN)/python benchmarks/many_runs.py
 
 clean:
 	rm -rf .venv _docs build dist runs *.egg-info .pytest_cache

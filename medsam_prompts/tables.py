@@ -6,7 +6,7 @@
 __all__ = ['reported', 'reported_table', 'compare', 'ablation', 'printed', 'html_table', 'markdown_table']
 
 # %% ../nbs/73_tables.ipynb #22075433
-import html, math
+import html, math, re
 
 import pandas as pd
 
@@ -51,14 +51,14 @@ def compare(
     if 'outside_bounds' in rows: ours['outside_bounds'] = rows.groupby(_line, dropna=False, sort=False).outside_bounds.mean().tolist()
     best = {(r.task, r.backbone): r.mean for r in ours.itertuples() if r.method == 'tight_box'}
     ours['of_tight_box'] = [r.mean/best.get((r.task, r.backbone), math.nan) for r in ours.itertuples()]
-    ours['note'] = [datasets[tasks[r.task].dataset].note for r in ours.itertuples()]
+    ours['note'] = ['; '.join(filter(None, ['reduced' if re.search(r'\b(epochs|size) ', r.changes) else '', datasets[tasks[r.task].dataset].note])) for r in ours.itertuples()]
     return ours.sort_values('task', key=lambda t: t.map(list(dict.fromkeys(t)).index), kind='stable', ignore_index=True)
 
 _line = ['task', 'backbone', 'method', 'changes', 'shots']
 
 def _named(rows):
     "Rows whose shots and changes can be compared and printed."
-    return rows.assign(shots=[_shots(s, methods[m]) for s, m in zip(rows.shots, rows.method)], changes=rows.get('changes', pd.Series(dtype=str)).fillna(''))
+    return rows.assign(shots=[_shots(s, methods[m]) for s, m in zip(rows.shots, rows.method)], changes=rows.changes.fillna('') if 'changes' in rows else '')
 
 def _shots(s, method): return str(int(s)) if s == s and s is not None else '-' if method.oracle else 'all'
 

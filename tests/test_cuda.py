@@ -15,10 +15,12 @@ devices, toy = ('cpu', 'cuda'), ('--backbone', 'sam_toy', '--quiet')
 
 
 @pytest.fixture(autouse=True)
-def same_arithmetic(monkeypatch):
+def same_arithmetic():
     "Products of float32 as on the processor, not TF32."
-    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn): monkeypatch.setattr(backend, 'allow_tf32', False)
-    monkeypatch.setattr(torch.backends.cudnn, 'deterministic', True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('highest')
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False): yield
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture(scope='module')

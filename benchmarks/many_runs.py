@@ -30,7 +30,7 @@ class AfterSteps(Callback):
     "The modules after the first steps, and what they answer to a fixed batch."
     def __init__(self, emb): self.emb = emb
     def after_batch(self):
-        if self.train_iter == steps: self.learn.early = [(weights(m), logits(self.model.segmenter, m, self.emb)) for m in self.model.prompters.values()]
+        if self.train_iter == steps: self.learn.early = [(weights(m), logits(self.model.segmenter, m, self.emb)) for m in self.model.members()]
 
 
 def weights(module): return torch.cat([p.detach().flatten() for p in module.parameters()]).cpu()
@@ -42,7 +42,7 @@ def logits(segmenter, module, emb):
 
 def fitted(learn, recipe, folder):
     modules, _ = fit_weak(learn, recipe, folder/'state')
-    return learn.early, list(modules.values())
+    return learn.early, [m for members in modules.values() for m in members]
 
 
 def one_after_another(learners, recipe, folder): return [sum(o, []) for o in zip(*(fitted(make(), recipe, folder) for make in learners))]
@@ -77,7 +77,7 @@ def measure(way, a, out):
         wall, cpu = time.perf_counter(), time.process_time()
         early, modules = dict(one_after_another=one_after_another, at_once=at_once)[way]([lambda r=r: learner(*r) for r in seeds], recipe, Path(d))
         wall, cpu, peak = time.perf_counter() - wall, time.process_time() - cpu, peak_mib(device)
-    dice = [np.mean([dice_score(o.labels > 0, o.case.labels > 0) for o in segment(seg, LearnedPrompts({1: m}), test, cache)]) for m in modules]
+    dice = [np.mean([dice_score(o.labels > 0, o.case.labels > 0) for o in segment(seg, LearnedPrompts({1: [m]}), test, cache)]) for m in modules]
     machine = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{platform.machine()} {torch.get_num_threads()} threads'
     torch.save(dict(early=early, seconds=wall, cpu_seconds=cpu, peak_mib=peak, dice=float(np.mean(dice)), machine=machine), out)
 

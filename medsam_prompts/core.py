@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
-           'set_seed', 'pick_device', 'versions', 'experiments_folder', 'set_quiet', 'progress']
+           'set_seed', 'pick_device', 'has_bfloat16', 'versions', 'experiments_folder', 'set_quiet', 'progress']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
 import hashlib, json, os, random, re
@@ -124,6 +124,15 @@ def pick_device(
     if not re.fullmatch(r'cpu|cuda(:\d+)?', name): raise InputError(f'--device {name}', 'unknown device', 'Use auto, cpu or cuda')
     if name != 'cpu' and int(name[5:] or 0) >= torch.cuda.device_count(): raise InputError(f'--device {name}', 'no such CUDA device is visible here', 'Use --device cpu, or auto')
     return torch.device(name)
+
+# %% ../nbs/00_core.ipynb #6e9bb915
+def has_bfloat16(
+    device, # torch device
+) -> bool:
+    "Whether this device gains from bfloat16; elsewhere it would be emulated, slowly."
+    import torch
+    if device.type == 'cuda': return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 
 # %% ../nbs/00_core.ipynb #4f95f110
 def versions() -> dict:

@@ -86,9 +86,9 @@ def train_weak(
     data = fingerprint(emb, placed)
     state = Path(f'{out}.state')
     modules, losses = fit_weak(weak_learner(segmenter, emb, placed, recipe, seed, targets), recipe, state, fingerprint(data, targets, seed, recipe, segmenter.weights_sha256), resume)
-    header = dict(method='weak', targets=list(targets), module={k: getattr(modules[targets[0]], k) for k in _module_args}, prep=asdict(prep), recipe=asdict(recipe), seed=seed, shots=shots,
+    header = dict(method='weak', targets=list(targets), module={k: getattr(modules[targets[0]][0], k) for k in _module_args}, prep=asdict(prep), recipe=asdict(recipe), seed=seed, shots=shots,
                   subset_seed=subset_seed, training_set=dict(sha256=data, cases=cases.names), final_loss=losses[-1])
-    save_model(out, nn.ModuleDict({str(t): m for t, m in modules.items()}), header, segmenter)
+    save_model(out, nn.ModuleDict({str(t): nn.ModuleList(m) for t, m in modules.items()}), header, segmenter)
     state.unlink(missing_ok=True)
     return header
 
@@ -105,10 +105,10 @@ def load_generator(
     segmenter = load_segmenter(header['backbone'], device=device)
     check_backbone(header, segmenter, path)
     if header['method'] != 'weak': raise InputError(path, f'a model of the method {header["method"]} makes no prompts', 'Give a file that medsam-prompts train weak wrote')
-    try: modules = nn.ModuleDict({str(t): PromptModule(**header['module']) for t in header['targets']})
+    try: modules = nn.ModuleDict({str(t): nn.ModuleList(PromptModule(**header['module']) for _ in range(header['recipe']['members'])) for t in header['targets']})
     except (KeyError, TypeError, RuntimeError): raise InputError(path, 'its header does not describe a prompt module', 'Use the package version that trained it') from None
     load_strict(modules, state, path)
-    return LearnedPrompts({int(t): m.eval() for t, m in modules.items()}), segmenter, Prep(**header['prep'])
+    return LearnedPrompts({int(t): list(m.eval()) for t, m in modules.items()}, header['recipe']['refine']), segmenter, Prep(**header['prep'])
 
 # %% ../nbs/77_pipeline.ipynb #68ef9337
 def predict_folder(

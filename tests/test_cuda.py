@@ -101,9 +101,9 @@ def test_a_training_step_and_its_masks(placed, train, tmp_path):
     def step(device):
         segmenter, recipe = load_segmenter('sam_toy', device=device), weak_recipe('paper', epochs=1)
         modules, losses = fit_weak(weak_learner(segmenter, *placed, recipe), recipe, tmp_path/device)
-        assert all(p.device.type == device for p in modules[1].parameters())
+        assert all(p.device.type == device for p in modules[1][0].parameters())
         outs = segment(segmenter, LearnedPrompts(modules), train, EmbeddingCache(segmenter, folder=tmp_path/'cache'))
-        return losses, [p.detach().cpu() for p in modules[1].parameters()], [o.labels for o in outs]
+        return losses, [p.detach().cpu() for p in modules[1][0].parameters()], [o.labels for o in outs]
     (loss, cpu, masks), (loss_gpu, gpu, masks_gpu) = map(step, devices)
     assert loss_gpu == pytest.approx(loss, rel=1e-3, abs=1e-3)
     assert all(only_flips(p, q, 2.1e-3) for p, q in zip(cpu, gpu, strict=True))
@@ -116,7 +116,7 @@ def test_an_interrupted_training_goes_on(placed, tmp_path):
     def run(resume): return fit_weak(weak_learner(segmenter, *placed, recipe), recipe, tmp_path/'state', 'job', resume)
     (whole, losses), (again, resumed) = run(False), run(True)
     assert len(resumed) == 3 and resumed == pytest.approx(losses, rel=1e-3)
-    for a, b in zip(whole[1].parameters(), again[1].parameters()): assert a.device == b.device and (a - b).abs().max() <= 1e-3
+    for a, b in zip(whole[1][0].parameters(), again[1][0].parameters()): assert a.device == b.device and (a - b).abs().max() <= 1e-3
 
 
 @pytest.mark.parametrize('device', devices)
@@ -124,10 +124,10 @@ def test_runs_side_by_side_stay_on_their_device(placed, tmp_path, device):
     "Also on the processor of a machine with a GPU."
     segmenter, recipe, seeds = load_segmenter('sam_toy', device=device), weak_recipe('paper', epochs=2), (0, 5)
     def make(seed): return weak_learner(segmenter, *placed, recipe, seed)
-    alone = [fit_weak(make(s), recipe, tmp_path/'a')[0][1] for s in seeds]
+    alone = [fit_weak(make(s), recipe, tmp_path/'a')[0][1][0] for s in seeds]
     joined = join_learners([make(s) for s in seeds], recipe, seeds)
     at_once, _ = fit_weak(joined, recipe, tmp_path/'b')
-    for a, b in zip(alone, at_once.values()):
+    for a, (b,) in zip(alone, at_once.values()):
         for p, q in zip(a.parameters(), b.parameters(), strict=True): assert q.device.type == device and only_flips(p, q, 4.1e-3)
 
 

@@ -35,6 +35,7 @@ class PromptGenerator:
     name = 'generator' # shown in tables
     oracle = False # whether it looks at the ground truth
     targets = (1,) # label that each prompt of a case stands for
+    choose = False # several prompts of one target: unite their masks, or take the answer that the backbone is surest of
     @property
     def all_targets(self) -> set: return set(self.targets) # labels that may come out for any case
     def check(self, names:list): pass # raise `InputError` where these images cannot be served
@@ -70,16 +71,16 @@ def segment(
         t0 = time.perf_counter()
         enc = [Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in (cases[j] for j in range(i, min(i + batch, len(cases))))]
         prompts = generator(segmenter, enc)
-        found = [_nothing(e) for e in enc] if prompts is None else _decoded(segmenter, enc, prompts, generator.targets)
+        found = [_nothing(e) for e in enc] if prompts is None else _decoded(segmenter, enc, prompts, generator)
         seconds = (time.perf_counter() - t0)/len(enc)
         yield from (replace(f, seconds=seconds) for f in found)
 
 def _nothing(e): return Segmented(e.case, np.zeros(e.case.size, np.uint8), {})
 
-def _decoded(segmenter, enc, prompts, targets):
+def _decoded(segmenter, enc, prompts, generator):
     prompts = prompts.to_frame([e.frames for e in enc], 'input').to(segmenter.device)
     logits, iou = segmenter.decode(torch.cat([e.embedding for e in enc]), prompts)
-    maps = [label_map(l[:, 0], s[:, 0], targets, e) for e, l, s in zip(enc, logits.float().cpu(), iou.float().cpu())]
+    maps = [label_map(l[:, 0], s[:, 0], generator.targets, e, generator.choose) for e, l, s in zip(enc, logits.float().cpu(), iou.float().cpu())]
     return [Segmented(e.case, labels, scores, flags={k: find_flags(labels == k, s) for k, s in scores.items()}, prompts=prompts[b])
             for b, (e, (labels, scores)) in enumerate(zip(enc, maps))]
 
@@ -89,8 +90,12 @@ def label_map(
     iou:Tensor, # (P,) scores
     targets:tuple, # label that each prompt stands for
     e:Encoded,
+    choose:bool=False, # one prompt for each target, that of the highest score
 ) -> tuple: # (H,W) uint8 on the case's pixels, label -> best score
     "Where prompts overlap, the higher logit wins."
+    if choose:
+        best = [max((p for p, t in enumerate(targets) if t == k), key=lambda p: iou[p].item()) for k in dict.fromkeys(targets)]
+        logits, iou, targets = logits[best], iou[best], [targets[p] for p in best]
     full = e.frames.masks(logits, 'lowres', 'original', fill=-1e4).numpy()
     names = list(dict.fromkeys(targets))
     per = np.stack([full[[p for p, t in enumerate(targets) if t == k]].max(0) for k in names])

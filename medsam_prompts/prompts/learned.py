@@ -12,6 +12,7 @@ from fastcore.basics import store_attr
 from torch import nn, Tensor
 
 from ..core import *
+from ..data.boxes import *
 from .core import *
 from ..backbones.core import *
 from .generators import *
@@ -59,16 +60,26 @@ def start_at_boxes(
 
 # %% ../../nbs/32_prompts.learned.ipynb #b7ca3fbd
 class LearnedPrompts(PromptGenerator):
-    "Prompts from one trained module per target."
-    name = 'learned'
+    "Prompts from trained modules; those of one target are alternatives."
+    name, choose = 'learned', True
     def __init__(self,
-        modules:dict, # label -> `PromptModule`
+        modules:dict, # label -> list of `PromptModule`
+        refine:bool=False, # offer the box of each answer as a further alternative
     ):
         store_attr()
-        self.targets = tuple(modules)
+        self.targets = tuple(t for t, members in modules.items() for _ in members)*(1 + refine)
 
     @torch.no_grad()
     def __call__(self, segmenter, encoded):
         emb = torch.cat([e.embedding for e in encoded])
-        outs = [m.to(segmenter.device).eval()(emb) for m in self.modules.values()]
-        return Prompts(sparse=torch.stack([s for s, _ in outs], 1), dense=torch.stack([d for _, d in outs], 1))
+        outs = [m.to(segmenter.device).eval()(emb) for members in self.modules.values() for m in members]
+        sparse, dense = (torch.stack(o, 1) for o in zip(*outs))
+        if self.refine: sparse, dense = (torch.cat(o, 1) for o in zip((sparse, dense), self._boxed(segmenter, emb, sparse, dense)))
+        return Prompts(sparse=sparse, dense=dense)
+
+    def _boxed(self, segmenter, emb, sparse, dense):
+        "The prompt encoder's words for the boxes of the answers; an empty answer has none and keeps its own."
+        boxes = extent_boxes(segmenter.decode(emb, (sparse, dense))[0][:, :, 0] > 0)
+        empty = boxes.isnan().any(-1)[..., None, None]
+        said = segmenter.encode_prompts(Prompts(boxes=scale_boxes(boxes, segmenter.input_size/segmenter.lowres_size)))
+        return torch.where(empty, sparse, said[0]), torch.where(empty[..., None], dense, said[1])

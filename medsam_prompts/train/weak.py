@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['weak_recipes', 'without_encoder', 'PromptedDecoder', 'stack_boxes', 'weak_training_set', 'WeakRecipe', 'weak_recipe',
            'teacher_masks', 'WeakLoss', 'BarrierGrowth', 'ClipGradient', 'random_motion', 'moved', 'Consistency',
-           'box_dice', 'BestByBoxes', 'scale_boxes', 'prompt_modules', 'weak_learner', 'fit_weak', 'SideBySide',
-           'EpochSeeds', 'join_learners']
+           'box_dice', 'BestByBoxes', 'prompt_modules', 'weak_learner', 'fit_weak', 'SideBySide', 'EpochSeeds',
+           'join_learners']
 
 # %% ../../nbs/61_train.weak.ipynb #442f1359
 from dataclasses import dataclass, replace
@@ -45,19 +45,26 @@ class PromptedDecoder(nn.Module):
     "Prompt modules and the frozen decoder: image embedding -> logits on the grid of the loss."
     def __init__(self,
         segmenter:Segmenter,
-        prompters:dict, # target -> `PromptModule`, M of them
+        prompters:dict, # target -> list of `PromptModule`, M in all
         loss_size:int, # side of the square on which the loss is taken; it covers the whole input
+        precision:str='float32', # or bfloat16, where the device multiplies it natively
     ):
         super().__init__()
-        store_attr('loss_size')
-        self.segmenter, self.prompters = without_encoder(segmenter), nn.ModuleDict({str(k): m for k, m in prompters.items()})
+        store_attr('loss_size,precision')
+        self.segmenter, self.prompters = without_encoder(segmenter), nn.ModuleDict({str(k): nn.ModuleList(m) for k, m in prompters.items()})
 
-    def forward(self, emb): # (B,C,e,e); or (B,M,C,e,e) where each module has images of its own -> (B,M,s,s)
-        own = emb.unbind(1) if emb.ndim == 5 else [emb]*len(self.prompters)
-        calls = [(e, *m(e)) for m, e in zip(self.prompters.values(), own)]
-        if emb.device.type != 'cpu': calls = [[torch.cat(o) for o in zip(*calls)]]
-        logits = torch.cat([self.segmenter.decode(e, (sparse.unsqueeze(1), dense.unsqueeze(1)))[0][:, 0] for e, sparse, dense in calls])
-        return F.interpolate(logits, (self.loss_size,)*2, mode='bilinear', align_corners=False)[:, 0].unflatten(0, (len(own), -1)).transpose(0, 1)
+    def members(self): return [m for members in self.prompters.values() for m in members]
+
+    def forward(self, emb): # (B,C,e,e); or (B,R,C,e,e), each for M/R modules in a row -> (B,M,s,s)
+        members, images = self.members(), emb.unbind(1) if emb.ndim == 5 else [emb]
+        own = [e for e in images for _ in range(len(members)//len(images))]
+        with torch.autocast(emb.device.type, torch.bfloat16, self.precision == 'bfloat16' and has_bfloat16(emb.device)):
+            logits = self._decode([(e, *m(e)) for m, e in zip(members, own, strict=True)])
+        return F.interpolate(logits.float(), (self.loss_size,)*2, mode='bilinear', align_corners=False)[:, 0].unflatten(0, (len(own), -1)).transpose(0, 1)
+
+    def _decode(self, calls):
+        if calls[0][0].device.type != 'cpu': calls = [[torch.cat(o) for o in zip(*calls)]]
+        return torch.cat([self.segmenter.decode(e, (sparse.unsqueeze(1), dense.unsqueeze(1)))[0][:, 0] for e, sparse, dense in calls])
 
 # %% ../../nbs/61_train.weak.ipynb #7ddac3d8
 def stack_boxes(
@@ -83,14 +90,16 @@ def weak_training_set(
     jitter:float=0., # see `jitter_boxes`
 ) -> tuple: # embeddings (n,C,e,e), boxes (n,M,K,4) in the input frame
     "All that training sees: embeddings and boxes of the images, then of their views."
-    embs, placed = [], []
-    for view in range(views + 1):
-        for case, b in zip(progress(cases, 'embedding' if view == 0 else f'view {view}'), boxes):
-            drawn = [jitter_boxes(k, jitter, _rng(case, m), case.size) for m, k in enumerate(_per_target(b))]
-            case, b = _view(case, drawn, view, cache.prep.window)
-            frames = segmenter.frames(case, cache.prep)
-            embs.append(cache[case]); placed.append([frames.boxes(k, 'original', 'input') for k in b])
+    seen = []
+    for case, b in zip(progress(cases, 'embedding'), boxes):
+        drawn = [jitter_boxes(k, jitter, _rng(case, m), case.size) for m, k in enumerate(_per_target(b))]
+        seen.append([_seen(segmenter, cache, *_view(case, drawn, view, cache.prep.window)) for view in range(views + 1)])
+    embs, placed = zip(*(one for view in zip(*seen) for one in view))
     return torch.cat(embs), stack_boxes(placed)
+
+def _seen(segmenter, cache, case, boxes):
+    frames = segmenter.frames(case, cache.prep)
+    return cache[case], [frames.boxes(k, 'original', 'input') for k in boxes]
 
 def _rng(case, n): return np.random.default_rng(int(fingerprint(case.image, n)[:15], 16))
 
@@ -121,9 +130,12 @@ class WeakRecipe:
     select:str='last' # last epoch [paper], or box_dice: the epoch whose masks fit the training boxes best
     views:int=0 # augmented copies of each image [ours]
     jitter:float=0. # how far the sides of the boxes are moved first, as a share of their size: simulates careless drawing
+    members:int=1 # modules for each target, of different initial weights; the surest answers [ours]
+    refine:bool=False # their answers' boxes are alternatives too [ours]
+    precision:str='float32' # of decoder and module in training, or bfloat16 where the device multiplies it natively
 
 weak_recipes = dict(paper=WeakRecipe(), plain=WeakRecipe(start='plain'), kervadec=WeakRecipe(box=box_recipes['kervadec']), relu=WeakRecipe(box=box_recipes['relu']),
-                    masks=WeakRecipe(box_weight=0., teacher_weight=1.), ours=WeakRecipe(epochs=6, box_weight=0., teacher_weight=1., views=7),
+                    masks=WeakRecipe(box_weight=0., teacher_weight=1.), ours=WeakRecipe(epochs=6, box_weight=0., teacher_weight=1., views=7, members=3, refine=True, precision='bfloat16'),
                     teacher=WeakRecipe(box=box_recipes['teacher'], epochs=200, lr=1e-4, teacher_weight=.5, teacher_hard=True, consistency_weight=1e-3, clip=1., select='box_dice'))
 
 # %% ../../nbs/61_train.weak.ipynb #3ce9b6ff
@@ -158,7 +170,7 @@ def _answer(segmenter, emb, boxes, size):
 
 # %% ../../nbs/61_train.weak.ipynb #b87cc841
 class WeakLoss(nn.Module):
-    "Box losses and agreement with the teacher, weighted by the recipe and summed over targets."
+    "Box losses and agreement with the teacher, weighted by the recipe and summed over modules."
     def __init__(self,
         recipe:WeakRecipe,
         targets:int=1, # how many
@@ -168,8 +180,9 @@ class WeakLoss(nn.Module):
         self.bounds = recipe.bounds or ((recipe.box.lower, recipe.box.upper),)*targets
         if len(self.bounds) != targets: raise InputError(f'bounds {self.bounds}', f'there are {targets} targets', 'Give a pair for each of them')
 
-    def forward(self, logits, boxes, teacher=None): # (B,M,s,s), (B,M,K,4), (B,M,s,s)
-        return sum(self._one(logits[:, m:m + 1], boxes[:, m], None if teacher is None else teacher[:, m:m + 1], bounds) for m, bounds in enumerate(self.bounds))
+    def forward(self, logits, boxes, teacher=None): # (B,M x members,s,s), (B,M,K,4), (B,M,s,s)
+        of = [m for m in range(len(self.bounds)) for _ in range(self.recipe.members)]
+        return sum(self._one(logits[:, i:i + 1], boxes[:, m], None if teacher is None else teacher[:, m:m + 1], self.bounds[m]) for i, m in enumerate(of))
 
     def _one(self, logits, boxes, teacher, bounds):
         r, box = self.recipe, replace(self.recipe.box, t=self.recipe.box.t*self.growth, lower=bounds[0], upper=bounds[1])
@@ -228,17 +241,11 @@ def box_dice(
 ) -> Tensor: # (B,M) Dice of the box around the mask and the box around the boxes; NaN without a box
     "How well masks fit their boxes."
     lo, hi = boxes[..., :2].nan_to_num(torch.inf).amin(2), boxes[..., 2:].nan_to_num(-torch.inf).amax(2) + 1
-    found = [_extent(masks.any(d)) for d in (-2, -1)]
-    flo, fhi = (torch.stack(o, -1) for o in zip(*found))
+    found = extent_boxes(masks)
+    flo, fhi = found[..., :2].nan_to_num(0), found[..., 2:].nan_to_num(-1) + 1
     area = lambda l, h: (h - l).clamp(min=0).prod(-1)
     dice = 2*area(torch.maximum(lo, flo), torch.minimum(hi, fhi))/(area(lo, hi) + area(flo, fhi))
     return torch.where(lo.isfinite().all(-1), dice, torch.nan)
-
-def _extent(line):
-    "First and last + 1 of (...,s) booleans; 0, 0 for none."
-    some, s = line.any(-1), line.shape[-1]
-    first, last = line.float().argmax(-1), s - line.flip(-1).float().argmax(-1)
-    return (first*some).float(), (last*some).float()
 
 # %% ../../nbs/61_train.weak.ipynb #44047297
 class BestByBoxes(Callback):
@@ -246,7 +253,7 @@ class BestByBoxes(Callback):
     order = 80
     def before_fit(self): self.best, self.weights = -1., None
     def before_epoch(self): self.seen = []
-    def after_batch(self): self.seen.append(box_dice(self.pred > 0, self.yb[0]).flatten())
+    def after_batch(self): self.seen.append(box_dice(self.pred > 0, self.yb[0].repeat_interleave(self.pred.shape[1]//self.yb[0].shape[1], 1)).flatten())
     def after_epoch(self):
         if not self.seen: return
         now = torch.cat(self.seen).nanmean().item()
@@ -258,27 +265,20 @@ class BestByBoxes(Callback):
     def restore(self, state): self.best, self.weights = state['best'], state['weights']
 
 # %% ../../nbs/61_train.weak.ipynb #68768c53
-def scale_boxes(
-    boxes:Tensor, # (...,4) XYXY inclusive pixels
-    factor:float, # new size over old size
-) -> Tensor: # (...,4)
-    "Boxes on a resized square, through their edges."
-    return torch.cat([boxes[..., :2]*factor, (boxes[..., 2:] + 1)*factor - 1], -1)
-
 def prompt_modules(
     segmenter:Segmenter,
     boxes:Tensor, # (n,M,K,4) in the input frame, NaN rows are padding
     recipe:WeakRecipe,
     seed:int,
     targets=(1,), # M labels
-) -> dict: # target -> `PromptModule`
-    "Modules as training begins; a target's does not depend on the others."
-    out = {}
-    for m, t in enumerate(targets):
-        set_seed(seed, 'init')
-        out[t] = PromptModule(segmenter.embed_dim, segmenter.embed_size, recipe.hidden)
-        if recipe.start == 'boxes': start_at_boxes(out[t], segmenter, boxes[:, m].flatten(0, 1))
-    return out
+) -> dict: # target -> list of `PromptModule`
+    "Modules as training begins; none depends on the others."
+    return {t: [_module(segmenter, boxes[:, m].flatten(0, 1), recipe, seed, k) for k in range(recipe.members)] for m, t in enumerate(targets)}
+
+def _module(segmenter, boxes, recipe, seed, member):
+    set_seed(seed, 'init', *[member]*bool(member))
+    module = PromptModule(segmenter.embed_dim, segmenter.embed_size, recipe.hidden)
+    return start_at_boxes(module, segmenter, boxes) if recipe.start == 'boxes' else module
 
 # %% ../../nbs/61_train.weak.ipynb #61d4e3c1
 def weak_learner(
@@ -292,11 +292,14 @@ def weak_learner(
 ) -> Learner:
     "A fastai Learner on cached embeddings."
     size, dev = recipe.loss_size or segmenter.lowres_size, segmenter.device
-    net = PromptedDecoder(segmenter, prompt_modules(segmenter, boxes, recipe, seed, targets), size)
+    net = PromptedDecoder(segmenter, prompt_modules(segmenter, boxes, recipe, seed, targets), size, recipe.precision)
     truth = [scale_boxes(boxes, size/segmenter.input_size)]
     if recipe.teacher_weight: truth.append(_teacher(segmenter, embeddings, boxes, size, recipe) if masks is None else masks)
     dls = memory_loaders(embeddings, *truth, batch=recipe.batch, device=dev)
-    return Learner(dls, net.to(dev), loss_func=WeakLoss(recipe, len(targets)), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd, cbs=[EpochSeed(seed), TrainOnly(), *_asked(recipe)])
+    return _learner(dls, net.to(dev), recipe, len(targets), EpochSeed(seed))
+
+def _learner(dls, net, recipe, targets, seeds):
+    return Learner(dls, net, loss_func=WeakLoss(recipe, targets), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd, cbs=[seeds, TrainOnly(), *_asked(recipe)])
 
 def _teacher(segmenter, embeddings, boxes, size, recipe):
     probs = teacher_masks(segmenter, embeddings, boxes, size)
@@ -313,10 +316,10 @@ def fit_weak(
     state, # file for the state of an interrupted training
     job:str='', # fingerprint of data and settings
     resume:bool=False,
-) -> tuple: # target -> trained `PromptModule`, mean loss of each epoch
+) -> tuple: # target -> list of trained `PromptModule`, mean loss of each epoch
     "Train the modules of a weak learner."
     losses = fit_epochs(learn, recipe.epochs, recipe.lr, state, job, resume)
-    return {int(k): m.eval() for k, m in learn.model.prompters.items()}, losses
+    return {int(k): list(m.eval()) for k, m in learn.model.prompters.items()}, losses
 
 # %% ../../nbs/61_train.weak.ipynb #60ef051a
 class SideBySide:
@@ -337,10 +340,10 @@ def join_learners(
     learners:list, # from `weak_learner`, with one recipe and equally many images; they are left as they are
     recipe:WeakRecipe, # without consistency, clipping and selection, which look at all modules at once
     seeds:list, # one each
-) -> Learner: # its modules are numbered from 0
+) -> Learner: # its targets are numbered from 0, run by run
     "One Learner that trains several."
     if recipe.consistency_weight or recipe.clip or recipe.select != 'last': raise ValueError('consistency, clipping and selection are not defined for runs side by side')
-    first, members = learners[0], [m for l in learners for m in l.model.prompters.values()]
+    first, of = learners[0], [m for l in learners for m in l.model.prompters.values()]
     dls = DataLoaders(SideBySide([l.dls.train for l in learners]), first.dls.valid); dls.n_inp = 1
-    net = PromptedDecoder(first.model.segmenter, dict(enumerate(members)), first.model.loss_size)
-    return Learner(dls, net, loss_func=WeakLoss(recipe, len(members)), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd, cbs=[EpochSeeds(seeds), TrainOnly(), BarrierGrowth()])
+    net = PromptedDecoder(first.model.segmenter, dict(enumerate(of)), first.model.loss_size, recipe.precision)
+    return _learner(dls, net, replace(recipe, bounds=recipe.bounds*len(learners)), len(of), EpochSeeds(seeds))

@@ -30,7 +30,7 @@ class AfterSteps(Callback):
     "The modules after the first steps, and what they answer to a fixed batch."
     def __init__(self, emb): self.emb = emb
     def after_batch(self):
-        if self.train_iter == steps: self.learn.early = [(weights(m), logits(self.model.segmenter, m, self.emb)) for m in self.model.members()]
+        if self.train_iter == steps: self.learn.early = [(weights(m), logits(self.model.segmenter, m, self.emb)) for m in self.model.prompters]
 
 
 def weights(module): return torch.cat([p.detach().flatten() for p in module.parameters()]).cpu()

@@ -37,7 +37,7 @@ def main():
     recipe = WeakRecipe(epochs=1)
     learn = weak_learner(seg, emb, boxes, recipe)
     net, batches = learn.model, [slice(0, 4), slice(4, 8), slice(8, 10)]
-    module = net.members()[0]
+    module = net.prompters[0]
 
     def decoder():
         for b in batches:

@@ -147,8 +147,8 @@ def _checked(a):
     if a.run is _train_weak and (a.boxes is None) == (a.masks is None): raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
     for k, least in dict(epochs=1, shots=1, jobs=1, seed=0, subset_seed=0).items():
         if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
-    label = getattr(a, 'label', None)
-    for label in label if isinstance(label, tuple) else [] if label is None else [label]:
+    given = getattr(a, 'label', None)
+    for label in (given,) if isinstance(given, int) else given or ():
         if not 1 <= label <= 255: raise InputError(f'--label {label}', 'masks hold labels from 1 to 255', 'Number the structures from 1')
     _check_out(a)
 

@@ -72,7 +72,7 @@ def _fit_weak(segmenter, cache, train, seed, settings, recipe):
     emb, boxes = weak_training_set(segmenter, cache, train, tight_boxes(train), recipe.views, recipe.jitter)
     job = fingerprint(emb, boxes, seed, recipe)
     modules, _ = fit_weak(weak_learner(segmenter, emb, boxes, recipe, seed), recipe, settings['state'], job, settings.get('resume', False))
-    return prompted(LearnedPrompts(modules, recipe.refine), segmenter, cache)
+    return prompted(LearnedPrompts(modules), segmenter, cache)
 
 def _true_masks(segmenter, cache, cases, size):
     "Masks on the grid of the loss, (n,1,size,size)."

@@ -108,7 +108,7 @@ def load_generator(
     try: modules = nn.ModuleDict({str(t): nn.ModuleList(PromptModule(**header['module']) for _ in range(header['recipe']['members'])) for t in header['targets']})
     except (KeyError, TypeError, RuntimeError): raise InputError(path, 'its header does not describe a prompt module', 'Use the package version that trained it') from None
     load_strict(modules, state, path)
-    return LearnedPrompts({int(t): list(m.eval()) for t, m in modules.items()}, header['recipe']['refine']), segmenter, Prep(**header['prep'])
+    return LearnedPrompts({int(t): list(m.eval()) for t, m in modules.items()}), segmenter, Prep(**header['prep'])
 
 # %% ../nbs/77_pipeline.ipynb #68ef9337
 def predict_folder(

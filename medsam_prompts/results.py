@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['run_columns', 'write_rows', 'read_rows', 'changes_text', 'bootstrap_interval', 'describe', 'summarise',
-           'paired_difference']
+           'paired_difference', 'surest']
 
 # %% ../nbs/72_results.ipynb #7b540cd3
 import math
@@ -91,3 +91,16 @@ def paired_difference(
     both = rows.merge(base, on=keys, suffixes=('', '_base'), validate='one_to_one')
     if both.empty: raise InputError('difference', 'both settings share no case of the same subset and seed', 'Run them with the same shots, subsets and seeds')
     return describe((both[metric] - both[f'{metric}_base']).groupby(both.case).mean())
+
+# %% ../nbs/72_results.ipynb #e2a16e73
+def surest(
+    rows:pd.DataFrame, # one row per case and run, with the backbone's predicted IoU as `score`
+    method:str='weak_ours', # whose runs with one member are joined
+    members:int=3, # seeds of a model; seed s of the model is made of seeds s*members to (s+1)*members-1
+) -> pd.DataFrame: # rows as runs with that many members would write them; none where seeds are missing
+    "Rows of models with several members, from runs with one."
+    one = rows[(rows.method == method) & (rows.changes == 'members 1')]
+    one = one.assign(changes='', seed=one.seed//members, fit_seconds=one.fit_seconds*members)
+    keys = ['task', 'backbone', *run_columns, 'case']
+    whole = one.groupby(keys, dropna=False).score.transform('size') == members
+    return one.loc[one[whole].groupby(keys, dropna=False).score.idxmax()]

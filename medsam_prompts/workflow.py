@@ -141,23 +141,27 @@ class Plan:
 def make_plan(
     names:list, # experiments; empty means all of the profile
     profile:str,
+    finished=None, # folder of results: keep only the runs that are done there
 ) -> Plan:
     "Turn a profile into cells; everything that can be wrong is found here, before anything runs."
     settings = read_profile(profile)['experiments']
     unknown = [n for n in names if n not in settings]
     if unknown: raise InputError(unknown[0], f'the profile {profile} has no such experiment', f'Choose one of {", ".join(settings)}')
     plan = Plan({}, {}, [])
-    for name in names or settings: _add_experiment(plan, name, dict(settings[name]))
+    for name in names or settings: _add_experiment(plan, name, dict(settings[name]), finished)
     return plan
 
 # %% ../nbs/76_workflow.ipynb #dc52c19e
-def _add_experiment(plan, name, settings):
+def _add_experiment(plan, name, settings, finished):
     lines = list(_lines(settings.pop('tasks'), settings.pop('rows')))
     for t, _ in lines: _check_value(name, 'task', t)
     state = {t: datasets[tasks[t].dataset].state() for t, _ in lines}
     for t, s in state.items():
         if s not in ('embedded', 'present') and (says := f'{t}: the data set {tasks[t].dataset} is {s}') not in plan.skipped: plan.skipped.append(says)
-    runs = [_add(plan, _run_cell(plan, t, row)) for t, row in lines if state[t] in ('embedded', 'present')]
+    runs = [_run_cell(t, row) for t, row in lines if state[t] in ('embedded', 'present')]
+    kept = [(e, r) for e, r in runs if not finished or (Path(finished)/'cells'/r.id/'done.json').is_file()]
+    if len(kept) < len(runs): plan.skipped.append(f'{name}: {len(runs) - len(kept)} of {len(runs)} runs are not finished')
+    runs = [_add(plan, e) and _add(plan, r) for e, r in kept]
     if runs: plan.summaries[name] = _add(plan, make_cell(name, settings, runs))
 
 def _lines(tasks, rows):
@@ -166,9 +170,10 @@ def _lines(tasks, rows):
         own = row.get('tasks', tasks)
         yield from ((t, one) for t in own for one in expand_rows([{k: v for k, v in row.items() if k != 'tasks'}]))
 
-def _run_cell(plan, task, row):
-    embed = _add(plan, make_cell('embed', {k: v for k, v in dict(task=task, backbone=row.get('backbone')).items() if v}))
-    return make_cell('run', dict(task=task, **row), [embed])
+def _run_cell(task, row):
+    "A run, and the embeddings that it needs first."
+    embed = make_cell('embed', {k: v for k, v in dict(task=task, backbone=row.get('backbone')).items() if v})
+    return embed, make_cell('run', dict(task=task, **row), [embed.id])
 
 def _add(plan, cell):
     plan.cells.setdefault(cell.id, cell)
@@ -222,10 +227,12 @@ def reproduce(
     out='runs', # folder of the results
     jobs:int=1,
     executor:str='local',
+    finished:bool=False, # start no run; make tables and figures of those that are done
 ) -> Path: # the report
     "Make tables and figures, reusing what is there, and a report of them."
-    plan, out, t0 = make_plan(names, profile), Path(out), time.time()
+    plan, out, t0 = make_plan(names, profile, out if finished else None), Path(out), time.time()
     for s in plan.skipped: print(f'skipped: {s}')
+    if not plan.cells and finished: raise InputError(f'--out {out}', 'no run of this profile is finished there', 'Leave --finished out, or give the folder of an earlier call')
     if not plan.cells: raise InputError(f'--profile {profile}', 'none of its data sets is here', 'Set MEDSAM_PROMPTS_DATA, or give --data')
     todo = write_plan(plan, out)
     print(f'{len(plan.cells)} cells, {len(todo)} to run', flush=True)

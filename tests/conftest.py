@@ -7,8 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+
+from medsam_prompts.data.boxes import tight_box
+from medsam_prompts.data.phantoms import phantom
+
 repo = Path(__file__).parent.parent
 
 
@@ -27,6 +32,17 @@ def formula_weights(module):
         return 1 + small if key.endswith('weight') and len(shape) == 1 else small
     module.load_state_dict({k: torch.from_numpy(value(k, tuple(v.shape))) for k, v in module.state_dict().items()})
     return module
+
+
+def write_phantoms(folder, labels, name='p{}.png'):
+    "Three chest phantoms and a line of boxes.csv for each structure."
+    (folder/'images').mkdir()
+    lines = ['image,x0,y0,x1,y1,label']
+    for i in range(3):
+        p = phantom('chest_xray', i)
+        Image.fromarray(p.image).save(folder/f'images/p{i}.png')
+        lines += [f'{name.format(i)},{",".join(map(str, tight_box(p.labels == k)))},{k}' for k in labels]
+    (folder/'boxes.csv').write_text('\n'.join(lines) + '\n')
 
 
 def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='also the checks that take minutes')

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from conftest import write_phantoms
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -218,13 +219,7 @@ def test_bad_prediction_input_leaves_nothing(cli, folder, tmp_path):
 
 def test_two_structures_at_once(cli, tmp_path):
     "Boxes of two structures train two modules in one model, which writes label maps."
-    (tmp_path/'images').mkdir()
-    lines = ['image,x0,y0,x1,y1,label']
-    for i in range(3):
-        p = phantom('chest_xray', i)
-        Image.fromarray(p.image).save(tmp_path/f'images/p{i}.png')
-        lines += [f'p{i},{",".join(map(str, tight_box(p.labels == k)))},{k}' for k in (1, 2)]
-    (tmp_path/'boxes.csv').write_text('\n'.join(lines) + '\n')
+    write_phantoms(tmp_path, (1, 2), 'p{}')
     model = tmp_path/'m.safetensors'
     done = cli('train', 'weak', '--images', tmp_path/'images', '--boxes', tmp_path/'boxes.csv', '--bounds', '.5,.9', '.3,.8', '--epochs', 2, '--out', model, *toy)
     assert done.returncode == 0, done.stderr

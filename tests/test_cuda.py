@@ -4,11 +4,10 @@ import csv
 import numpy as np
 import pytest
 import torch
+from conftest import write_phantoms
 from PIL import Image
 
 from medsam_prompts.all import (Consistency, EmbeddingCache, LearnedPrompts, Prompts, fit_weak, join_learners, load_segmenter, load_task, methods, segment, set_seed, tight_boxes, weak_learner, weak_recipe, weak_training_set)
-from medsam_prompts.data.boxes import tight_box
-from medsam_prompts.data.phantoms import phantom
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no CUDA device')
 devices, toy = ('cpu', 'cuda'), ('--backbone', 'sam_toy', '--quiet')
@@ -127,7 +126,7 @@ def test_runs_side_by_side_stay_on_their_device(placed, tmp_path, device):
     alone = [fit_weak(make(s), recipe, tmp_path/'a')[0][1][0] for s in seeds]
     joined = join_learners([make(s) for s in seeds], recipe, seeds)
     at_once, _ = fit_weak(joined, recipe, tmp_path/'b')
-    for a, (b,) in zip(alone, at_once.values()):
+    for a, b in zip(alone, at_once[1]):
         for p, q in zip(a.parameters(), b.parameters(), strict=True): assert q.device.type == device and only_flips(p, q, 4.1e-3)
 
 
@@ -141,13 +140,7 @@ def test_baselines_run(method, train, tmp_path):
 
 def test_command_line(cli, tmp_path):
     "Train and predict with --device cuda; the model file does not know where it was made."
-    (tmp_path/'images').mkdir()
-    lines = ['image,x0,y0,x1,y1']
-    for i in range(3):
-        p = phantom('chest_xray', i)
-        Image.fromarray(p.image).save(tmp_path/f'images/p{i}.png')
-        lines.append(f'p{i}.png,' + ','.join(map(str, tight_box(p.labels == 1))))
-    (tmp_path/'boxes.csv').write_text('\n'.join(lines) + '\n')
+    write_phantoms(tmp_path, (1,))
     done = cli('train', 'weak', '--images', tmp_path/'images', '--boxes', tmp_path/'boxes.csv', '--epochs', 2, '--out', tmp_path/'m', '--device', 'cuda', *toy)
     assert done.returncode == 0, done.stderr
     for device in devices:

@@ -145,6 +145,6 @@ def image_and_embedding(
     return (x, cache[case][0]), frames
 
 # %% ../../nbs/65d_baselines.autosam.ipynb #c1f5152e
-autosam_recipe = SupervisedRecipe(lr=3e-4, batch=4, schedule=partial(step_down, factor=1.))
+autosam_recipe = SupervisedRecipe(lr=3e-4, schedule=partial(step_down, factor=1.))
 
 register_method('autosam', 'AutoSAM', 'mask', supervised(lambda seg, _, file: AutoSAM(seg, file), autosam_recipe, image_and_embedding, _file), paper='AutoSAM', start=partial(start_text, _file));

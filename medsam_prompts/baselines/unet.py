@@ -38,6 +38,7 @@ class SupervisedRecipe:
     opt:Callable=adam_l2 # as for the prompt module [ours]
     schedule:Callable=step_down # as for the prompt module [ours]
     loss:Callable=MaskLoss # cross entropy and Dice, equal weights [paper]
+    precision:str='float32' # see `mixed_precision`
     init:str='' # file of weights to start from; none: the public file of the network where it is here, else random
 
 def network_input(
@@ -93,7 +94,7 @@ def fit_supervised(
 ) -> tuple: # network in evaluation mode, mean loss of each epoch
     "Train on masks."
     dls = memory_loaders(*inputs, masks, n_inp=len(inputs), batch=recipe.batch, device=device)
-    learn = Learner(dls, net.to(device), loss_func=recipe.loss(), opt_func=recipe.opt, lr=recipe.lr, wd=recipe.wd, cbs=[EpochSeed(seed), TrainOnly()])
+    learn = Learner(dls, InPrecision(net, recipe.precision).to(device), loss_func=recipe.loss(), opt_func=recipe.opt, lr=recipe.lr, wd=recipe.wd, cbs=[EpochSeed(seed), TrainOnly()])
     losses = fit_epochs(learn, recipe.epochs, recipe.lr, state, job, resume, recipe.schedule)
     settle_norms(net, inputs, recipe.batch, device)
     return net.eval(), losses
@@ -137,11 +138,12 @@ def supervised(
 ) -> Callable: # `fit` of a `Method`
     "A network of one's own as a line of a table."
     def fit(segmenter, cache, train, seed, settings):
-        r = replace(recipe, **settings.get('changes', {}))
+        changes = settings.get('changes', {})
+        r = replace(recipe, **changes)
         one = (lambda case: prepare(case, r.size, segmenter, cache)) if prepare else partial(network_input, size=r.size, prep=cache.prep)
         inputs, masks = supervised_set(train, one)
         set_seed(seed, 'init')
-        file = start_file(weights, settings.get('changes', {})) if weights else None
+        file = start_file(weights, changes) if weights else None
         net = build(segmenter, r, file)
         job = fingerprint(*inputs, masks, seed, [v for v in vars(r).values() if not callable(v)], file and sha256_file(file))
         net, _ = fit_supervised(net, inputs, masks, r, seed, settings['state'], job, settings.get('resume', False), segmenter.device)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['penalties', 'box_recipes', 'log_barrier', 'relu_penalty', 'emptiness_loss', 'tightness_loss', 'size_loss',
-           'BoxRecipe', 'box_loss', 'BoxLoss']
+           'BoxRecipe', 'box_loss']
 
 # %% ../../nbs/41_losses.box.ipynb #6a3cd6ef
 import math
@@ -136,13 +136,3 @@ def box_loss(
     if r.tight_weight: loss = loss + r.tight_weight*tightness_loss(probs, boxes, r.width, r.t, r.bands, r.penalty)
     if r.size_weight: loss = loss + r.size_weight*size_loss(probs, boxes, r.lower, r.upper, r.t, r.penalty)
     return loss
-
-# %% ../../nbs/41_losses.box.ipynb #40aaa47a
-class BoxLoss(nn.Module):
-    "`box_loss` on logits."
-    def __init__(self, recipe='paper'):
-        super().__init__()
-        self.recipe = box_recipes[recipe] if isinstance(recipe, str) else recipe
-    def forward(self, logits, boxes): return box_loss(logits.sigmoid(), boxes, self.recipe)
-    def activation(self, logits): return logits.sigmoid()
-    def decodes(self, probs): return probs > .5

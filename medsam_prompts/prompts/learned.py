@@ -12,7 +12,6 @@ from fastcore.basics import store_attr
 from torch import nn, Tensor
 
 from ..core import *
-from ..data.boxes import *
 from .core import *
 from ..backbones.core import *
 from .generators import *
@@ -64,22 +63,12 @@ class LearnedPrompts(PromptGenerator):
     name, choose = 'learned', True
     def __init__(self,
         modules:dict, # label -> list of `PromptModule`
-        refine:bool=False, # offer the box of each answer as a further alternative
     ):
         store_attr()
-        self.targets = tuple(t for t, members in modules.items() for _ in members)*(1 + refine)
+        self.targets = tuple(t for t, members in modules.items() for _ in members)
 
     @torch.no_grad()
     def __call__(self, segmenter, encoded):
         emb = torch.cat([e.embedding for e in encoded])
         outs = [m.to(segmenter.device).eval()(emb) for members in self.modules.values() for m in members]
-        sparse, dense = (torch.stack(o, 1) for o in zip(*outs))
-        if self.refine: sparse, dense = (torch.cat(o, 1) for o in zip((sparse, dense), self._boxed(segmenter, emb, sparse, dense)))
-        return Prompts(sparse=sparse, dense=dense)
-
-    def _boxed(self, segmenter, emb, sparse, dense):
-        "The prompt encoder's words for the boxes of the answers; an empty answer has none and keeps its own."
-        boxes = extent_boxes(segmenter.decode(emb, (sparse, dense))[0][:, :, 0] > 0)
-        empty = boxes.isnan().any(-1)[..., None, None]
-        said = segmenter.encode_prompts(Prompts(boxes=scale_boxes(boxes, segmenter.input_size/segmenter.lowres_size)))
-        return torch.where(empty, sparse, said[0]), torch.where(empty[..., None], dense, said[1])
+        return Prompts(sparse=torch.stack([s for s, _ in outs], 1), dense=torch.stack([d for _, d in outs], 1))

@@ -45,21 +45,20 @@ class PromptedDecoder(nn.Module):
     "Prompt modules and the frozen decoder: image embedding -> logits on the grid of the loss."
     def __init__(self,
         segmenter:Segmenter,
-        prompters:dict, # target -> list of `PromptModule`, M in all
+        prompters:list, # of `PromptModule`, M of them
+        targets:tuple, # label that each of them looks for
         loss_size:int, # side of the square on which the loss is taken; it covers the whole input
-        precision:str='float32', # or bfloat16, where the device multiplies it natively
+        precision:str='float32', # see `mixed_precision`
     ):
         super().__init__()
-        store_attr('loss_size,precision')
-        self.segmenter, self.prompters = without_encoder(segmenter), nn.ModuleDict({str(k): nn.ModuleList(m) for k, m in prompters.items()})
-
-    def members(self): return [m for members in self.prompters.values() for m in members]
+        store_attr('targets,loss_size,precision')
+        self.segmenter, self.prompters = without_encoder(segmenter), nn.ModuleList(prompters)
 
     def forward(self, emb): # (B,C,e,e); or (B,R,C,e,e), each for M/R modules in a row -> (B,M,s,s)
-        members, images = self.members(), emb.unbind(1) if emb.ndim == 5 else [emb]
-        own = [e for e in images for _ in range(len(members)//len(images))]
-        with torch.autocast(emb.device.type, torch.bfloat16, self.precision == 'bfloat16' and has_bfloat16(emb.device)):
-            logits = self._decode([(e, *m(e)) for m, e in zip(members, own, strict=True)])
+        images = emb.unbind(1) if emb.ndim == 5 else [emb]
+        own = [e for e in images for _ in range(len(self.prompters)//len(images))]
+        with mixed_precision(self.precision, emb.device):
+            logits = self._decode([(e, *m(e)) for m, e in zip(self.prompters, own, strict=True)])
         return F.interpolate(logits.float(), (self.loss_size,)*2, mode='bilinear', align_corners=False)[:, 0].unflatten(0, (len(own), -1)).transpose(0, 1)
 
     def _decode(self, calls):
@@ -130,12 +129,11 @@ class WeakRecipe:
     select:str='last' # last epoch [paper], or box_dice: the epoch whose masks fit the training boxes best
     views:int=0 # augmented copies of each image [ours]
     jitter:float=0. # how far the sides of the boxes are moved first, as a share of their size: simulates careless drawing
-    members:int=1 # modules for each target, of different initial weights; the surest answers [ours]
-    refine:bool=False # their answers' boxes are alternatives too [ours]
-    precision:str='float32' # of decoder and module in training, or bfloat16 where the device multiplies it natively
+    members:int=1 # modules for each target, each with a seed of its own; the surest answers [ours]
+    precision:str='float32' # of decoder and modules in training, see `mixed_precision`
 
 weak_recipes = dict(paper=WeakRecipe(), plain=WeakRecipe(start='plain'), kervadec=WeakRecipe(box=box_recipes['kervadec']), relu=WeakRecipe(box=box_recipes['relu']),
-                    masks=WeakRecipe(box_weight=0., teacher_weight=1.), ours=WeakRecipe(epochs=6, box_weight=0., teacher_weight=1., views=7, members=3, refine=True, precision='bfloat16'),
+                    masks=WeakRecipe(box_weight=0., teacher_weight=1.), ours=WeakRecipe(epochs=6, box_weight=0., teacher_weight=1., views=7, members=3, precision='bfloat16'),
                     teacher=WeakRecipe(box=box_recipes['teacher'], epochs=200, lr=1e-4, teacher_weight=.5, teacher_hard=True, consistency_weight=1e-3, clip=1., select='box_dice'))
 
 # %% ../../nbs/61_train.weak.ipynb #3ce9b6ff
@@ -170,7 +168,7 @@ def _answer(segmenter, emb, boxes, size):
 
 # %% ../../nbs/61_train.weak.ipynb #b87cc841
 class WeakLoss(nn.Module):
-    "Box losses and agreement with the teacher, weighted by the recipe and summed over modules."
+    "Box losses and agreement with the teacher, weighted by the recipe and summed over targets."
     def __init__(self,
         recipe:WeakRecipe,
         targets:int=1, # how many
@@ -180,9 +178,8 @@ class WeakLoss(nn.Module):
         self.bounds = recipe.bounds or ((recipe.box.lower, recipe.box.upper),)*targets
         if len(self.bounds) != targets: raise InputError(f'bounds {self.bounds}', f'there are {targets} targets', 'Give a pair for each of them')
 
-    def forward(self, logits, boxes, teacher=None): # (B,M x members,s,s), (B,M,K,4), (B,M,s,s)
-        of = [m for m in range(len(self.bounds)) for _ in range(self.recipe.members)]
-        return sum(self._one(logits[:, i:i + 1], boxes[:, m], None if teacher is None else teacher[:, m:m + 1], self.bounds[m]) for i, m in enumerate(of))
+    def forward(self, logits, boxes, teacher=None): # (B,M,s,s), (B,M,K,4), (B,M,s,s)
+        return sum(self._one(logits[:, m:m + 1], boxes[:, m], None if teacher is None else teacher[:, m:m + 1], bounds) for m, bounds in enumerate(self.bounds))
 
     def _one(self, logits, boxes, teacher, bounds):
         r, box = self.recipe, replace(self.recipe.box, t=self.recipe.box.t*self.growth, lower=bounds[0], upper=bounds[1])
@@ -253,7 +250,7 @@ class BestByBoxes(Callback):
     order = 80
     def before_fit(self): self.best, self.weights = -1., None
     def before_epoch(self): self.seen = []
-    def after_batch(self): self.seen.append(box_dice(self.pred > 0, self.yb[0].repeat_interleave(self.pred.shape[1]//self.yb[0].shape[1], 1)).flatten())
+    def after_batch(self): self.seen.append(box_dice(self.pred > 0, self.yb[0]).flatten())
     def after_epoch(self):
         if not self.seen: return
         now = torch.cat(self.seen).nanmean().item()
@@ -270,13 +267,12 @@ def prompt_modules(
     boxes:Tensor, # (n,M,K,4) in the input frame, NaN rows are padding
     recipe:WeakRecipe,
     seed:int,
-    targets=(1,), # M labels
-) -> dict: # target -> list of `PromptModule`
-    "Modules as training begins; none depends on the others."
-    return {t: [_module(segmenter, boxes[:, m].flatten(0, 1), recipe, seed, k) for k in range(recipe.members)] for m, t in enumerate(targets)}
+) -> list: # of M `PromptModule`
+    "One module for each target as training begins; none depends on the others."
+    return [_module(segmenter, boxes[:, m].flatten(0, 1), recipe, seed) for m in range(boxes.shape[1])]
 
-def _module(segmenter, boxes, recipe, seed, member):
-    set_seed(seed, 'init', *[member]*bool(member))
+def _module(segmenter, boxes, recipe, seed):
+    set_seed(seed, 'init')
     module = PromptModule(segmenter.embed_dim, segmenter.embed_size, recipe.hidden)
     return start_at_boxes(module, segmenter, boxes) if recipe.start == 'boxes' else module
 
@@ -292,14 +288,19 @@ def weak_learner(
 ) -> Learner:
     "A fastai Learner on cached embeddings."
     size, dev = recipe.loss_size or segmenter.lowres_size, segmenter.device
-    net = PromptedDecoder(segmenter, prompt_modules(segmenter, boxes, recipe, seed, targets), size, recipe.precision)
-    truth = [scale_boxes(boxes, size/segmenter.input_size)]
-    if recipe.teacher_weight: truth.append(_teacher(segmenter, embeddings, boxes, size, recipe) if masks is None else masks)
+    if recipe.teacher_weight and masks is None: masks = _teacher(segmenter, embeddings, boxes, size, recipe)
+    if recipe.members > 1: return _members(segmenter, embeddings, boxes, recipe, seed, targets, masks)
+    net = PromptedDecoder(segmenter, prompt_modules(segmenter, boxes, recipe, seed), targets, size, recipe.precision)
+    truth = [scale_boxes(boxes, size/segmenter.input_size)] + [masks]*(masks is not None)
     dls = memory_loaders(embeddings, *truth, batch=recipe.batch, device=dev)
-    return _learner(dls, net.to(dev), recipe, len(targets), EpochSeed(seed))
+    return _learner(dls, net.to(dev), recipe, EpochSeed(seed))
 
-def _learner(dls, net, recipe, targets, seeds):
-    return Learner(dls, net, loss_func=WeakLoss(recipe, targets), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd, cbs=[seeds, TrainOnly(), *_asked(recipe)])
+def _members(segmenter, embeddings, boxes, recipe, seed, targets, masks):
+    one, seeds = replace(recipe, members=1), range(seed*recipe.members, (seed + 1)*recipe.members)
+    return join_learners([weak_learner(segmenter, embeddings, boxes, one, s, targets, masks) for s in seeds], one, seeds)
+
+def _learner(dls, net, recipe, seeds):
+    return Learner(dls, net, loss_func=WeakLoss(recipe, len(net.targets)), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd, cbs=[seeds, TrainOnly(), *_asked(recipe)])
 
 def _teacher(segmenter, embeddings, boxes, size, recipe):
     probs = teacher_masks(segmenter, embeddings, boxes, size)
@@ -319,7 +320,8 @@ def fit_weak(
 ) -> tuple: # target -> list of trained `PromptModule`, mean loss of each epoch
     "Train the modules of a weak learner."
     losses = fit_epochs(learn, recipe.epochs, recipe.lr, state, job, resume)
-    return {int(k): list(m.eval()) for k, m in learn.model.prompters.items()}, losses
+    net = learn.model.eval()
+    return {t: [m for m, of in zip(net.prompters, net.targets) if of == t] for t in dict.fromkeys(net.targets)}, losses
 
 # %% ../../nbs/61_train.weak.ipynb #60ef051a
 class SideBySide:
@@ -340,10 +342,11 @@ def join_learners(
     learners:list, # from `weak_learner`, with one recipe and equally many images; they are left as they are
     recipe:WeakRecipe, # without consistency, clipping and selection, which look at all modules at once
     seeds:list, # one each
-) -> Learner: # its targets are numbered from 0, run by run
+) -> Learner: # its modules are those of the first run, then of the second, ..
     "One Learner that trains several."
     if recipe.consistency_weight or recipe.clip or recipe.select != 'last': raise ValueError('consistency, clipping and selection are not defined for runs side by side')
-    first, of = learners[0], [m for l in learners for m in l.model.prompters.values()]
-    dls = DataLoaders(SideBySide([l.dls.train for l in learners]), first.dls.valid); dls.n_inp = 1
-    net = PromptedDecoder(first.model.segmenter, dict(enumerate(of)), first.model.loss_size, recipe.precision)
-    return _learner(dls, net, replace(recipe, bounds=recipe.bounds*len(learners)), len(of), EpochSeeds(seeds))
+    first = learners[0].model
+    dls = DataLoaders(SideBySide([l.dls.train for l in learners]), learners[0].dls.valid); dls.n_inp = 1
+    modules, targets = ([o for l in learners for o in of(l.model)] for of in (lambda m: m.prompters, lambda m: m.targets))
+    net = PromptedDecoder(first.segmenter, modules, tuple(targets), first.loss_size, recipe.precision)
+    return _learner(dls, net, replace(recipe, bounds=recipe.bounds*len(learners)), EpochSeeds(seeds))

@@ -11,22 +11,20 @@ import argparse, os, sys
 # %% ../nbs/80_cli.ipynb #d0b09477
 def _info(a):
     import platform
-    from medsam_prompts.checkpoints import checkpoint_state, checkpoints
+    from medsam_prompts.all import checkpoint_state, checkpoints
     from medsam_prompts.core import data_home, home, offline, pick_device, versions
     facts = {**versions(), 'device': pick_device(a.device), 'cores': os.cpu_count(), 'platform': platform.platform(), 'home': home(),
              'data': data_home() or 'MEDSAM_PROMPTS_DATA is not set', 'offline': offline(), **{f'weights {n}': checkpoint_state(n) for n in checkpoints}}
     for k, v in facts.items(): print(f'{k:20} {v}')
 
 def _checkpoints(a):
-    from medsam_prompts.checkpoints import checkpoint_state, checkpoints, fetch_checkpoint
-    from medsam_prompts.core import InputError
+    from medsam_prompts.all import checkpoint_state, checkpoints, fetch_checkpoint, InputError
     if a.action == 'fetch' and not a.name: raise InputError('checkpoints fetch', 'it needs a name', f'Choose one of {", ".join(checkpoints)}')
     if a.action == 'fetch': return print(fetch_checkpoint(a.name))
     for c in checkpoints.values(): print(f'{c.name:14} {checkpoint_state(c.name):8} {c.size/1e6:8.1f} MB  {c.licence:12} {c.sha256}  {c.sources[0]}')
 
 def _datasets(a):
-    from medsam_prompts.core import InputError
-    from medsam_prompts.data.datasets import datasets
+    from medsam_prompts.all import datasets, InputError
     if a.action == 'list':
         for d in datasets.values(): print(f'{d.name:20} {d.state():10} {d.licence:34} {d.title}')
         return
@@ -57,7 +55,7 @@ def _bounds(pairs):
 
 def _train_weak(a):
     from medsam_prompts.all import boxes_from_csv, boxes_from_masks, load_segmenter, pick_device, train_weak, weak_recipe
-    recipe, labels = weak_recipe(a.recipe, epochs=a.epochs, **_bounds(a.bounds)), tuple(a.label or ())
+    recipe, labels = weak_recipe(a.recipe, epochs=a.epochs, members=a.members, **_bounds(a.bounds)), tuple(a.label or ())
     cases, boxes, targets, without = boxes_from_csv(a.images, a.boxes, labels) if a.boxes else boxes_from_masks(a.images, a.masks, labels, a.components)
     if without: print(f'{without} of {len(cases) + without} cases do not show the target and are skipped', file=sys.stderr)
     header = train_weak(load_segmenter(a.backbone, device=pick_device(a.device)), cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, resume=a.resume)
@@ -92,7 +90,7 @@ def _reproduce(a):
     if a.data: os.environ['MEDSAM_PROMPTS_DATA'] = os.path.abspath(os.path.expanduser(a.data))
     if a.device != 'auto': os.environ['MEDSAM_PROMPTS_DEVICE'] = a.device
     from medsam_prompts.all import make_plan, read_profile, reproduce
-    if not a.list: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor)
+    if not a.list: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor, a.finished)
     for n in read_profile(a.profile)['experiments']: print(f'{n:16} {len(make_plan([n], a.profile).cells)} cells')
 
 # %% ../nbs/80_cli.ipynb #08b24118
@@ -133,19 +131,19 @@ def _add_train(sub):
     _command(sub, 'weak', _train_weak, 'a prompt module from tight boxes', images=dict(_images), out=dict(_out), boxes=dict(_csv), masks=dict(metavar='DIR', help='only their tight boxes are used'),
              shots=dict(type=int, metavar='N', help='draw N subjects'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'), recipe=dict(default='paper', metavar='NAME'),
              components=dict(choices=['largest', 'separate'], help='for masks of several parts'), label=dict(type=_labels, metavar='L[,L...]', help='labels of the structures; each gets a module of its own'), bounds=dict(nargs='+', metavar='LOWER,UPPER', help='share of its box that a structure fills; one pair, or one per label'),
-             backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'))
+             backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'))
 
 def _add_reproduce(sub):
     _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', names=dict(positional=True, nargs='*', metavar='NAME'), list=dict(action='store_true', help='what there is'),
              profile=dict(default='demo', help='demo, grid, real, paper, or a YAML file'), data=dict(metavar='DIR', help='data sets; default MEDSAM_PROMPTS_DATA'), jobs=dict(type=int, default=1, metavar='N'),
-             executor=dict(choices=['local', 'slurm'], default='local'), out=dict(default='runs', metavar='DIR'))
+             executor=dict(choices=['local', 'slurm'], default='local'), finished=dict(action='store_true', help='start no run; tables of those that are there'), out=dict(default='runs', metavar='DIR'))
 
 # %% ../nbs/80_cli.ipynb #d29ea9ce
 def _checked(a):
     "What argparse cannot check by itself."
     from medsam_prompts.core import InputError
     if a.run is _train_weak and (a.boxes is None) == (a.masks is None): raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
-    for k, least in dict(epochs=1, shots=1, jobs=1, seed=0, subset_seed=0).items():
+    for k, least in dict(epochs=1, members=1, shots=1, jobs=1, seed=0, subset_seed=0).items():
         if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
     given = getattr(a, 'label', None)
     for label in (given,) if isinstance(given, int) else given or ():

@@ -23,15 +23,25 @@ def parity(topic):
     return root if root.is_dir() else None
 
 
-def formula_weights(module):
-    "Weights that the parity data were made with: drawn from a seed that each name gives."
+def formula_weights(module, variance_kept=False):
+    "Weights that the parity data were made with: drawn from a seed that each name gives; small (formula A), or such that activations keep their size (formula B)."
     def value(key, shape):
+        if key.endswith('num_batches_tracked'): return np.int64(0)
         n = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(shape).astype(np.float32)
         if key.endswith('positional_encoding_gaussian_matrix'): return n
+        if variance_kept and key.endswith('attention_biases'): return n
+        if variance_kept and key.endswith('weight') and len(shape) > 1: return n*np.float32((2/np.prod(shape[1:]))**.5)
+        if key.endswith('running_var'): return 1 + np.float32(.1)*np.abs(n)
         small = np.float32(.02)*n
         return 1 + small if key.endswith('weight') and len(shape) == 1 else small
-    module.load_state_dict({k: torch.from_numpy(value(k, tuple(v.shape))) for k, v in module.state_dict().items()})
+    module.load_state_dict({k: torch.from_numpy(np.asarray(value(k, tuple(v.shape)))) for k, v in module.state_dict().items()})
     return module
+
+
+def image(seed, low=128, rep=8):
+    "A picture from a seed, in large pixels."
+    u = np.random.Generator(np.random.PCG64(seed)).random((3, low, low)).astype(np.float32)
+    return u.repeat(rep, 1).repeat(rep, 2)
 
 
 def write_phantoms(folder, labels, name='p{}.png'):

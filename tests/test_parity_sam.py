@@ -4,17 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import formula_weights, image, parity
 
 from medsam_prompts.all import Case, Prompts, backbones, load_segmenter
-from conftest import formula_weights, parity
 
 keys, root = parity('checkpoint_keys'), parity('sam_vit_b')
 pytestmark = pytest.mark.skipif(keys is None or root is None, reason='no parity data here')
-
-
-def image(seed, low=128, rep=8):
-    u = np.random.Generator(np.random.PCG64(seed)).random((3, low, low)).astype(np.float32)
-    return u.repeat(rep, 1).repeat(rep, 2)
 
 
 @pytest.mark.parametrize('name, file', [('sam_vit_b', 'sam_vit_b'), ('sam_vit_l', 'sam_vit_l'), ('sam_vit_h', 'sam_vit_h'), ('medsam_vit_b', 'medsam_vit_b')])

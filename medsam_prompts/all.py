@@ -32,11 +32,14 @@ from .modelfiles import *
 from .prompts.generators import *
 from .prompts.oracle import *
 from .prompts.learned import *
+from .prompts.evolve import *
 from .metrics import *
 from .losses.overlap import *
 from .losses.box import *
+from .scorer import *
 from .train.core import *
 from .train.weak import *
+from .train.scorer import *
 from .methods import *
 from .baselines.persam import *
 from .baselines.grabcut import *

@@ -61,13 +61,22 @@ def _train_weak(a):
     header = train_weak(load_segmenter(a.backbone, device=pick_device(a.device)), cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, resume=a.resume)
     print(f'{a.out}: learned from {len(header["training_set"]["cases"])} cases in {recipe.epochs} epochs, last loss {header["final_loss"]:.4f}')
 
+
+def _train_scorer(a):
+    from medsam_prompts.all import folder_cases, load_segmenter, pick_device, ScorerRecipe, train_scorer
+    recipe = ScorerRecipe() if a.epochs is None else ScorerRecipe(epochs=a.epochs)
+    header = train_scorer(load_segmenter(a.backbone, device=pick_device(a.device)), folder_cases(a.images, a.masks), a.out, recipe, a.seed, resume=a.resume)
+    v = header['validation']
+    print(f'{a.out}: on {v["masks"]} masks of subjects that it was not trained on, predicted and true Dice correlate with r = {v["r"]:.2f} (mean squared error {v["loss"]:.4f})')
+
 # %% ../nbs/80_cli.ipynb #d5216ed5
 def _predict(a):
-    from medsam_prompts.all import DrawnPrompts, InputError, load_generator, load_segmenter, pick_device, predict_folder, Prep
+    from medsam_prompts.all import DrawnPrompts, EvolvedPrompts, InputError, load_generator, load_scorer, load_segmenter, pick_device, predict_folder, Prep, score_cases
     if sum(o is not None for o in (a.model, a.boxes, a.points)) != 1: raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes and --points')
     dev = pick_device(a.device)
     if a.model: generator, segmenter, prep = load_generator(a.model, dev)
     else: generator, segmenter, prep = DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points'), load_segmenter(a.backbone, device=dev), Prep()
+    if a.evolve: generator = EvolvedPrompts(generator, score_cases(load_scorer(a.evolve, segmenter, prep), segmenter, prep))
     rows = predict_folder(segmenter, generator, a.images, a.out, prep, batch=4 if a.model else 1)
     flagged = sum(bool(r['flags']) for r in rows)
     print(f'{a.out}: {len(rows)} predictions, {flagged} with a flag (see predictions.csv)')
@@ -120,7 +129,7 @@ def _parser():
     _command(sub, 'datasets', _datasets, 'data sets: list them, or show one', action=dict(positional=True, nargs='?', choices=['list', 'show'], default='list'), name=dict(positional=True, nargs='?'))
     _command(sub, 'embed', _embed, 'embed the images of a folder', images=dict(_images), backbone=dict(_backbone))
     _add_train(sub.add_parser('train', help='learn a prompt generator').add_subparsers(required=True, metavar='method'))
-    _command(sub, 'predict', _predict, 'masks for the images of a folder', images=dict(_images), out=dict(_out), model=dict(metavar='FILE'), boxes=dict(_csv), points=dict(_csv), backbone=dict(_backbone))
+    _command(sub, 'predict', _predict, 'masks for the images of a folder', images=dict(_images), out=dict(_out), model=dict(metavar='FILE'), boxes=dict(_csv), points=dict(_csv), evolve=dict(metavar='SCORER', help='move the prompts uphill on what this model of train scorer predicts'), backbone=dict(_backbone))
     _command(sub, 'evaluate', _evaluate, 'compare masks with the truth, case by case', pred=dict(required=True, metavar='DIR'), truth=dict(required=True, metavar='DIR'), out=dict(_out, metavar='cases.csv'),
              label=dict(_label), spacing=dict(metavar='X,Y', help='pixel size in mm'), nsd_tolerance=dict(type=float, default=2., metavar='T', help='mm where spacing is known, else pixels'))
     _add_reproduce(sub)
@@ -132,6 +141,9 @@ def _add_train(sub):
              shots=dict(type=int, metavar='N', help='draw N subjects'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'), recipe=dict(default='paper', metavar='NAME'),
              components=dict(choices=['largest', 'separate'], help='for masks of several parts'), label=dict(type=_labels, metavar='L[,L...]', help='labels of the structures; each gets a module of its own'), bounds=dict(nargs='+', metavar='LOWER,UPPER', help='share of its box that a structure fills; one pair, or one per label'),
              backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'))
+
+    _command(sub, 'scorer', _train_scorer, 'a network that predicts Dice', images=dict(_images), masks=dict(required=True, metavar='DIR', help='same stems as the images'), out=dict(_out),
+             seed=dict(type=int, default=0, metavar='S'), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'))
 
 def _add_reproduce(sub):
     _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', names=dict(positional=True, nargs='*', metavar='NAME'), list=dict(action='store_true', help='what there is'),

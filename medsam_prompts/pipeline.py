@@ -127,7 +127,7 @@ def predict_folder(
         found = list(segment(segmenter, generator, case.slices(), cache, batch))
         labels = np.stack([f.labels for f in found]) if case.axes == 'zyx' else found[0].labels
         write_mask(out, case, labels if many or case.geometry else (labels > 0).astype(np.uint8)*255)
-        rows += [r for f in found for r in _prediction_rows(f)]
+        rows += [r for f in found for r in _prediction_rows(f, getattr(generator, 'fired', {}).get(f.case.name, ()))]
     write_rows(Path(out)/'predictions.csv', rows, _prediction_columns)
     return rows
 
@@ -141,12 +141,12 @@ def _check_inputs(generator, images, files, out):
 # %% ../nbs/77_pipeline.ipynb #9275335a
 _prediction_columns = ('case', 'label', 'score', 'x0', 'y0', 'x1', 'y1', 'flags', 'seconds')
 
-def _prediction_rows(f):
+def _prediction_rows(f, more):
     "One row per label; the box is that of the mask, in the pixels of the file."
     for label, score in f.scores.items():
         mask = f.labels == label
         box = np.round(_in_file(f.case, tight_box(mask)), 1) if mask.any() else ['']*4
-        yield dict(zip(_prediction_columns, (f.case.name, label, round(score, 4), *box, ' '.join(f.flags[label]), round(f.seconds, 3))))
+        yield dict(zip(_prediction_columns, (f.case.name, label, round(score, 4), *box, ' '.join((*f.flags[label], *more)), round(f.seconds, 3))))
 
 def _in_file(case, box):
     if case.geometry is None: return box

@@ -107,11 +107,27 @@ def test_drawn_boxes_points_and_a_volume(cli, folder, tmp_path):
     assert out.shape == (20, 22, 5) and np.allclose(out.affine, affine) and set(np.unique(np.asarray(out.dataobj))) <= {0, 4, 7}
 
 
+def test_scorer_and_evolution(cli, folder, tmp_path):
+    "A scorer moves drawn points, boxes and learned prompts, and each model is refused where the other belongs."
+    data, scorer, model = ('--images', folder/'images', '--masks', folder/'masks'), tmp_path/'s.safetensors', tmp_path/'m.safetensors'
+    done = cli('train', 'scorer', *data, '--epochs', 2, '--out', scorer, *toy)
+    assert done.returncode == 0 and 'r =' in done.stdout and nothing_left(tmp_path/'x'), done.stderr
+    assert cli('train', 'weak', *data, '--epochs', 1, '--recipe', 'ours', '--members', 2, '--out', model, *toy).returncode == 0
+    write(tmp_path/'points.csv', 'image,x,y,positive\n' + ''.join(f'p{i},200,150,1\n' for i in range(6)))
+    for i, prompt in enumerate((('--points', tmp_path/'points.csv', *toy), ('--boxes', folder/'boxes.csv', *toy), ('--model', model, '--quiet'))):
+        done = cli('predict', *prompt, '--images', folder/'images', '--evolve', scorer, '--out', tmp_path/f'o{i}')
+        assert done.returncode == 0 and len(list((tmp_path/f'o{i}').glob('*.png'))) == 6, done.stderr
+    for wrong, says in [(('--model', scorer), 'makes no prompts'), (('--model', model, '--evolve', model), 'judges no masks'), (('--points', tmp_path/'points.csv', '--evolve', scorer), 'trained on sam_toy')]:
+        done = cli('predict', *wrong, '--images', folder/'images', '--out', tmp_path/'no', '--quiet')
+        assert done.returncode == 2 and says in done.stderr and done.stderr.strip().count('\n') == 0 and not (tmp_path/'no').exists(), done.stderr
+
+
 def test_embed_then_looking_around(cli, folder):
     first, second = (cli('embed', '--images', folder/'images', *toy) for _ in range(2))
     assert first.returncode == 0 and second.stdout.startswith('0 embedded, 6 in all')
     for command in (('info',), ('checkpoints', 'list'), ('datasets', 'list'), ('datasets', 'show', 'hc18'), ('reproduce', '--list')):
         assert cli(*command).returncode == 0
+    assert all(n in cli('checkpoints', 'list').stdout for n in ('lite_medsam', 'mobile_sam', 'sam_vit_h')) and 'hc18_official' in cli('datasets', 'list').stdout
 
 
 def write(path, content):

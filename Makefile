@@ -17,6 +17,7 @@ setup: .venv/done
 	touch $@
 
 reproduce: setup
+	-medsam-prompts checkpoints fetch mobile_sam --quiet
 	medsam-prompts reproduce --profile demo --jobs $(JOBS) --out $(OUT)
 
 test: setup

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['truth_colour', 'pred_colour', 'prompt_colour', 'draw_case', 'case_grid', 'draw_intervals', 'draw_curve',
-           'write_masks', 'read_mask', 'figure_png', 'inline_png']
+           'write_masks', 'read_mask', 'figure_png', 'animation_gif', 'inline_image']
 
 # %% ../nbs/74_figures.ipynb #eee8ed26
 import base64, io
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
 
 from .core import *
 from .data.readers import *
@@ -93,9 +96,10 @@ def write_masks(
 def read_mask(
     path, # masks.npz
     case:Case, # 2-D
+    key:str='', # what the mask is called, where that is not the name of the case
 ) -> np.ndarray: # (H,W) booleans
     "The mask of a case."
-    return np.unpackbits(np.load(path)[case.name])[:case.labels.size].reshape(case.size).astype(bool)
+    return np.unpackbits(np.load(path)[key or case.name])[:case.labels.size].reshape(case.size).astype(bool)
 
 # %% ../nbs/74_figures.ipynb #39649e0a
 def figure_png(
@@ -107,9 +111,21 @@ def figure_png(
     fig.savefig(buf, format='png', dpi=dpi, bbox_inches='tight')
     return buf.getvalue()
 
-def inline_png(
-    png:bytes,
+def animation_gif(
+    fig, # matplotlib figure
+    draw, # called with 0, 1, ..: draws that step
+    steps:int,
+    fps:int=6,
+) -> bytes:
+    "Steps of a figure as an animated GIF."
+    with TemporaryDirectory() as d:
+        FuncAnimation(fig, draw, steps).save(Path(d)/'a.gif', PillowWriter(fps=fps), dpi=80)
+        return (Path(d)/'a.gif').read_bytes()
+
+def inline_image(
+    data:bytes, # of a PNG or GIF
     alt:str='',
 ) -> str: # HTML
     "An <img> that carries its picture."
-    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    kind = 'gif' if data.startswith(b'GIF') else 'png'
+    return f'<img alt="{alt}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'

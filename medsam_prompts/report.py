@@ -23,7 +23,7 @@ def section(
     "One experiment as a section of the report."
     folder = Path(folder)
     tables = [f.read_text(encoding='utf-8') + _caption(f) for f in sorted(folder.glob('*.html'))]
-    figures = [f'<figure>{inline_png(f.read_bytes(), f.stem)}{_caption(f)}</figure>' for f in sorted(folder.glob('*.png'))]
+    figures = [f'<figure>{inline_image(f.read_bytes(), f.stem)}{_caption(f)}</figure>' for f in sorted(folder.glob('*.png')) + sorted(folder.glob('*.gif'))]
     summary = folder/'summary.md'
     about = f'<p>{html.escape(summary.read_text(encoding="utf-8"))}</p>' if summary.exists() else ''
     return f'<section id="{html.escape(title)}"><h2>{html.escape(title)}</h2>{about}{"".join(tables + figures)}<pre>{html.escape(command)}</pre></section>'

@@ -17,7 +17,7 @@ import nbformat, yaml
 import medsam_prompts, medsam_prompts.data.published, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit  # each registers what it brings
 import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam
 from .core import *
-from .checkpoints import checkpoints
+from .checkpoints import checkpoint_state, checkpoints
 from .data.datasets import datasets, tasks
 from .backbones.core import backbones
 from .losses.box import BoxRecipe
@@ -153,12 +153,12 @@ def make_plan(
 
 # %% ../nbs/76_workflow.ipynb #dc52c19e
 def _add_experiment(plan, name, settings, finished):
-    lines = list(_lines(settings.pop('tasks'), settings.pop('rows')))
+    lines, notebook = list(_lines(settings.pop('tasks'), settings.pop('rows'))), settings.pop('run', 'run')
     for t, _ in lines: _check_value(name, 'task', t)
     state = {t: datasets[tasks[t].dataset].state() for t, _ in lines}
     for t, s in state.items():
         if s not in ('embedded', 'present') and (says := f'{t}: the data set {tasks[t].dataset} is {s}') not in plan.skipped: plan.skipped.append(says)
-    runs = [_run_cell(t, row) for t, row in lines if state[t] in ('embedded', 'present')]
+    runs = [_run_cell(notebook, t, row) for t, row in lines if state[t] in ('embedded', 'present') and not _absent(plan, notebook, row)]
     kept = [(e, r) for e, r in runs if not finished or (Path(finished)/'cells'/r.id/'done.json').is_file()]
     if len(kept) < len(runs): plan.skipped.append(f'{name}: {len(runs) - len(kept)} of {len(runs)} runs are not finished')
     runs = [_add(plan, e) and _add(plan, r) for e, r in kept]
@@ -170,10 +170,19 @@ def _lines(tasks, rows):
         own = row.get('tasks', tasks)
         yield from ((t, one) for t in own for one in expand_rows([{k: v for k, v in row.items() if k != 'tasks'}]))
 
-def _run_cell(task, row):
+def _run_cell(notebook, task, row):
     "A run, and the embeddings that it needs first."
-    embed = make_cell('embed', {k: v for k, v in dict(task=task, backbone=row.get('backbone')).items() if v})
-    return embed, make_cell('run', dict(task=task, **row), [embed.id])
+    embed = make_cell('embed', dict(task=task, backbone=_backbone_of(notebook, row)))
+    return embed, make_cell(notebook, dict(task=task, **row), [embed.id])
+
+def _backbone_of(notebook, row): return row.get('backbone', declaration(notebook)[0]['backbone'])
+
+def _absent(plan, notebook, row):
+    "Runs whose weights are not here are left out, with a word on where to get them."
+    name = _backbone_of(notebook, row)
+    if not backbones[name]['has_checkpoint'] or (name in checkpoints and checkpoint_state(name) == 'present'): return False
+    if (says := f'{name}: its weights are not here (medsam-prompts checkpoints fetch {name})') not in plan.skipped: plan.skipped.append(says)
+    return True
 
 def _add(plan, cell):
     plan.cells.setdefault(cell.id, cell)

@@ -64,3 +64,48 @@ def test_claims(tmp_path, monkeypatch):
     small.mkdir()
     execute('weak_claims', runs[:-1] + [run(tmp_path, 'hc18', 'autosam', 0, 10, 'epochs 1, size 64, start random', fit_seconds=3.)], small)
     assert pd.read_csv(small/'claims.csv').set_index('claim').verdict['training time of AutoSAM over ours'] == 'cannot be checked here'
+
+
+def test_table1_joins_the_seeds(tmp_path, monkeypatch):
+    "Three runs with one member each, and the line of the model that they make."
+    runs = [run(tmp_path, 'phantom_head', 'tight_box', .15, None)]
+    for seed, gain in enumerate((0, .02, .04)):
+        runs.append(run(tmp_path, 'phantom_head', 'weak_ours', gain, changes='members 1'))
+        rows = pd.read_csv(f'{runs[-1]}/rows.csv').assign(seed=seed, score=[.9 if (i + seed) % 3 == 0 else .1 for i in range(12)])
+        write_rows(f'{runs[-1]}/rows.csv', rows)
+    pd.read_csv(f'{runs[0]}/rows.csv').assign(score=.9).to_csv(f'{runs[0]}/rows.csv', index=False)
+    source = _sources('weak_table1')[1].split('last = methods')[0] # the figure wants masks of real cases
+    names = dict(runs=runs, out=str(tmp_path))
+    exec(source, names)
+    t = names['table'].set_index('changes').query('method == "weak_ours"')
+    assert t['mean'].tolist() == pytest.approx([hard.mean() + .02]*2) and t.runs.tolist() == [3, 1] and t.index.tolist() == ['members 1', '']
+    by_case = names['rows'].query('method == "weak_ours" and changes == ""').set_index('case').dice
+    assert by_case['c0'] == pytest.approx(hard[0]) and by_case['c1'] == pytest.approx(hard[1] + .04) and by_case['c2'] == pytest.approx(hard[2] + .02)
+
+
+def evolved(folder, task, gain, seed=0):
+    "A folder as evolve_run leaves it."
+    path = folder/f'evolve-{task}-{seed}'
+    path.mkdir()
+    fixed = dict(task=task, backbone='mobile_sam', shots=40, subset=0, seed=seed, seconds=1.)
+    rows = [dict(**fixed, way=way, case=f'c{i}', dice=h + up*(i < 6), score=h, predicted_iou=1 - h if way == 'start' else None, moved=3., calls=calls, fired='area margin' if 'safeguards' in way and i < 3 else '')
+            for way, up, calls in [('start', 0, 1), ('evolved', gain, 51), ('evolved, safeguards', 0, 51), ('evolved on the true Dice', .15, 51)] for i, h in enumerate(hard)]
+    write_rows(path/'rows.csv', rows)
+    write_rows(path/'samples.csv', [dict(case=f'c{i}', kind=k, dice=d, predicted=.5*d) for i in range(4) for k, d in [('level', .2), ('level', .9), ('band', .5)]])
+    return str(path)
+
+
+def test_evolution(tmp_path):
+    runs = [evolved(tmp_path, 'phantom_head', .12, s) for s in (0, 1)] + [evolved(tmp_path, 'hc18', -.02)]
+    assert {'table.html', 'claims.csv', 'summary.md'} <= execute('evolve_table', runs, tmp_path)
+    t = pd.read_csv(tmp_path/'table.csv').set_index(['task', 'way'])
+    head, lost = t.loc['phantom_head', 'evolved'], t.loc['hc18', 'evolved']
+    assert head.difference == pytest.approx(.06) and head.improved == head.much_improved == .5 and head.worse == 0 and head.calls == 51 and head.runs == 2
+    assert lost.improved == 0 and lost.worse == .5 and t.difference['hc18', 'start'] == 0
+    c = pd.read_csv(tmp_path/'claims.csv').set_index(['task', 'claim'])
+    assert c.ours['hc18', 'regressor on centroid masks (53)'] == pytest.approx(1) and c.ours['hc18', 'SAM confidence (53)'] == pytest.approx(-1)
+    assert c.reported['hc18', 'improved by evolution'] == pytest.approx(38/53) and c.ours['phantom_head', 'improved by evolution'] == .5
+    page = (tmp_path/'table.html').read_text()
+    assert page.count('class=oracle') == 2 and 'evolved on the true Dice†' in page
+    assert {'figure.png', 'figure.csv'} <= execute('evolve_fig4', runs, tmp_path)
+    assert pd.read_csv(tmp_path/'figure.csv').r.tolist() == pytest.approx([1, 1, -1]*2)

@@ -36,6 +36,7 @@ bench: setup
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/decoder.py
 	$(BIN)/python benchmarks/many_runs.py
+	$(BIN)/python benchmarks/evolve.py
 
 clean:
 	rm -rf .venv _docs build dist runs *.egg-info .pytest_cache

@@ -87,7 +87,7 @@ def evolved(folder, task, gain, seed=0):
     "A folder as evolve_run leaves it."
     path = folder/f'evolve-{task}-{seed}'
     path.mkdir()
-    fixed = dict(task=task, backbone='mobile_sam', shots=40, subset=0, seed=seed, seconds=1.)
+    fixed = dict(task=task, backbone='mobile_sam', start='centroid', shots=40, subset=0, seed=seed, seconds=1.)
     rows = [dict(**fixed, way=way, case=f'c{i}', dice=h + up*(i < 6), score=h, predicted_iou=1 - h if way == 'start' else None, moved=3., calls=calls, fired='area margin' if 'safeguards' in way and i < 3 else '')
             for way, up, calls in [('start', 0, 1), ('evolved', gain, 51), ('evolved, safeguards', 0, 51), ('evolved on the true Dice', .15, 51)] for i, h in enumerate(hard)]
     write_rows(path/'rows.csv', rows)
@@ -99,6 +99,7 @@ def test_evolution(tmp_path):
     runs = [evolved(tmp_path, 'phantom_head', .12, s) for s in (0, 1)] + [evolved(tmp_path, 'hc18', -.02)]
     assert {'table.html', 'claims.csv', 'summary.md'} <= execute('evolve_table', runs, tmp_path)
     t = pd.read_csv(tmp_path/'table.csv').set_index(['task', 'way'])
+    assert t.failures['hc18', 'evolved'] == 0 and t.worst['hc18', 'evolved'] == pytest.approx(-.02)
     head, lost = t.loc['phantom_head', 'evolved'], t.loc['hc18', 'evolved']
     assert head.difference == pytest.approx(.06) and head.improved == head.much_improved == .5 and head.worse == 0 and head.calls == 51 and head.runs == 2
     assert lost.improved == 0 and lost.worse == .5 and t.difference['hc18', 'start'] == 0
@@ -106,6 +107,6 @@ def test_evolution(tmp_path):
     assert c.ours['hc18', 'regressor on centroid masks (53)'] == pytest.approx(1) and c.ours['hc18', 'SAM confidence (53)'] == pytest.approx(-1)
     assert c.reported['hc18', 'improved by evolution'] == pytest.approx(38/53) and c.ours['phantom_head', 'improved by evolution'] == .5
     page = (tmp_path/'table.html').read_text()
-    assert page.count('class=oracle') == 2 and 'evolved on the true Dice†' in page
+    assert page.count('class=oracle') == 8 and 'evolved on the true Dice†' in page
     assert {'figure.png', 'figure.csv'} <= execute('evolve_fig4', runs, tmp_path)
     assert pd.read_csv(tmp_path/'figure.csv').r.tolist() == pytest.approx([1, 1, -1]*2)

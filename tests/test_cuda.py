@@ -7,7 +7,7 @@ import torch
 from conftest import write_phantoms
 from PIL import Image
 
-from medsam_prompts.all import (Consistency, EmbeddingCache, LearnedPrompts, Prompts, fit_weak, join_learners, load_segmenter, load_task, methods, segment, set_seed, tight_boxes, weak_learner, weak_recipe, weak_training_set)
+from medsam_prompts.all import (Consistency, EmbeddingCache, LearnedPrompts, PredictedDice, Prompts, Safeguards, ScorerRecipe, SegmentationRegressor, evolve_prompt, fit_scorer, fit_weak, join_learners, load_segmenter, load_task, methods, point_map, predict_dice, scorer_learner, scorer_set, search_prompt, segment, set_seed, tight_boxes, weak_learner, weak_recipe, weak_training_set)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no CUDA device')
 devices, toy = ('cpu', 'cuda'), ('--backbone', 'sam_toy', '--quiet')
@@ -128,6 +128,35 @@ def test_runs_side_by_side_stay_on_their_device(placed, tmp_path, device):
     at_once, _ = fit_weak(joined, recipe, tmp_path/'b')
     for a, b in zip(alone, at_once[1]):
         for p, q in zip(a.parameters(), b.parameters(), strict=True): assert q.device.type == device and only_flips(p, q, 4.1e-3)
+
+
+def test_evolution(placed):
+    "Points and boxes climb alike; searches draw the same candidates; the landscape is the same."
+    emb, boxes = placed
+    set_seed(0)
+    weights, images, limits = SegmentationRegressor().state_dict(), torch.rand(len(emb), 1, 32, 32), torch.tensor([[100, 128]]*len(emb))
+    xy = torch.rand(len(emb), 2, 1, 2)*90
+    def evolve(device):
+        segmenter, net = load_segmenter('sam_toy', device=device), SegmentationRegressor().to(device)
+        net.load_state_dict(weights)
+        score, e = PredictedDice(net, images.to(device)), emb.to(device)
+        points, box = Prompts(points=xy).to(device), Prompts(boxes=boxes[:, :, 0]).to(device)
+        climbed = [evolve_prompt(segmenter, e, p, score, 2, lr=dict(points=1., boxes=1.), guard=Safeguards(margin=1e-3, inside=20., area=(.2, 5.)), limits=limits) for p in (points, box)]
+        found = search_prompt(segmenter, e, points, score, 3, 'random', limits=limits)
+        assert found.prompts.points.device.type == climbed[0].prompts.points.device.type == device
+        return [*(c.scores for c in climbed), found.scores, point_map(segmenter, e[:1], PredictedDice(net, images[:1].to(device)), limits[0], 4)[0]]
+    agree(evolve, 5e-3)
+
+
+def test_scorer(train, tmp_path):
+    "Its first steps, and what it then says."
+    segmenter = load_segmenter('sam_toy')
+    samples = scorer_set(segmenter, EmbeddingCache(segmenter, folder=tmp_path), train)
+    def fit(device):
+        recipe = ScorerRecipe(epochs=1, lr=1e-4)
+        net, losses, valid = fit_scorer(scorer_learner(samples, samples, recipe, device=device), recipe, tmp_path/device)
+        return [torch.tensor(losses), torch.tensor(valid), torch.from_numpy(predict_dice(net, samples))]
+    agree(fit, 1e-2)
 
 
 @pytest.mark.parametrize('method', ['persam', 'persam_f', 'unet', 'transunet', 'autosam'])

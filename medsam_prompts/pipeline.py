@@ -79,6 +79,7 @@ def train_weak(
 ) -> dict: # header of the model file
     "Learn a prompt module from boxes and write it to a model file."
     WeakLoss(recipe, len(targets)) # bounds that do not fit the targets are refused before anything is embedded
+    if recipe.members > 1 and (recipe.consistency_weight or recipe.clip or recipe.select != 'last'): raise InputError('--members', 'this recipe clips, selects or asks for consistency, which looks at all modules at once', 'Train members with another recipe')
     who = set(draw_shots(cases.subjects, shots, subset_seed))
     keep = [i for i, s in enumerate(cases.subjects) if s in who]
     cache, cases, boxes = EmbeddingCache(segmenter, prep), cases[keep], [boxes[i] for i in keep]
@@ -127,7 +128,7 @@ def predict_folder(
         found = list(segment(segmenter, generator, case.slices(), cache, batch))
         labels = np.stack([f.labels for f in found]) if case.axes == 'zyx' else found[0].labels
         write_mask(out, case, labels if many or case.geometry else (labels > 0).astype(np.uint8)*255)
-        rows += [r for f in found for r in _prediction_rows(f, getattr(generator, 'fired', {}).get(f.case.name, ()))]
+        rows += [r for f in found for r in _prediction_rows(f, getattr(generator, 'fired', {}).get(f.case.name, {}))]
     write_rows(Path(out)/'predictions.csv', rows, _prediction_columns)
     return rows
 
@@ -146,7 +147,7 @@ def _prediction_rows(f, more):
     for label, score in f.scores.items():
         mask = f.labels == label
         box = np.round(_in_file(f.case, tight_box(mask)), 1) if mask.any() else ['']*4
-        yield dict(zip(_prediction_columns, (f.case.name, label, round(score, 4), *box, ' '.join((*f.flags[label], *more)), round(f.seconds, 3))))
+        yield dict(zip(_prediction_columns, (f.case.name, label, round(score, 4), *box, ' '.join((*f.flags[label], *more.get(label, ()))), round(f.seconds, 3))))
 
 def _in_file(case, box):
     if case.geometry is None: return box

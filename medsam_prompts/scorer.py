@@ -133,7 +133,7 @@ class PredictedDice:
         images:Tensor, # (B,1,l,l) from `scorer_image`
     ):
         store_attr()
-        net.eval().requires_grad_(False)
+        net.eval()
 
     def __call__(self, logits, iou):
         masks = soft_masks(logits)

@@ -60,7 +60,7 @@ def make_cell(notebook:str, params:dict, needs=()) -> Cell:
     return Cell(notebook, {**{k: v for k, v in known.items() if k not in ('out', 'runs')}, **params}, tuple(needs), _depends(notebook, {**known, **params}))
 
 # %% ../nbs/76_workflow.ipynb #c9572239
-_choices, _least = dict(task=tasks, method=methods, backbone=backbones), dict(shots=1, subset=0, seed=0)
+_choices, _least = dict(task=tasks, method=methods, backbone=backbones, start=('centroid', 'learned', 'learned box')), dict(shots=1, subset=0, seed=0, epochs=1, steps=1, cases=1, nodes=2)
 
 def _check_value(notebook, key, value):
     if value is None: return
@@ -180,8 +180,10 @@ def _backbone_of(notebook, row): return row.get('backbone', declaration(notebook
 def _absent(plan, notebook, row):
     "Runs whose weights are not here are left out, with a word on where to get them."
     name = _backbone_of(notebook, row)
-    if not backbones[name]['has_checkpoint'] or (name in checkpoints and checkpoint_state(name) == 'present'): return False
-    if (says := f'{name}: its weights are not here (medsam-prompts checkpoints fetch {name})') not in plan.skipped: plan.skipped.append(says)
+    _check_value(notebook, 'backbone', name)
+    if not backbones[name]['has_checkpoint'] or (name in checkpoints and checkpoint_state(name) != 'absent'): return False
+    how = f'run: medsam-prompts checkpoints fetch {name}' if name in checkpoints else 'no official file is registered'
+    if (says := f'{name}: its weights are not here ({how})') not in plan.skipped: plan.skipped.append(says)
     return True
 
 def _add(plan, cell):
@@ -209,24 +211,26 @@ def run_cell(
 def write_plan(
     plan:Plan,
     out, # folder of the results
+    name:str='plan.json', # file of the plan in it
 ) -> list: # ids of the cells that are not done
     "Lay out the folders that the workflow works in."
     for id, cell in plan.cells.items():
         spec = dict(id=id, notebook=cell.notebook, params=cell.params, needs=cell.needs, key=cell.key, gather=id in plan.summaries.values())
         write_json(Path(out)/'cells'/id/'cell.json', spec)
-    write_json(Path(out)/'plan.json', {id: list(c.needs) for id, c in plan.cells.items()})
+    write_json(Path(out)/name, {id: list(c.needs) for id, c in plan.cells.items()})
     return [id for id in plan.cells if not (Path(out)/'cells'/id/'done.json').is_file()]
 
 def run_plan(
     out, # folder laid out by `write_plan`
     jobs:int=1, # cells at once
     executor:str='local', # local or slurm
+    name:str='plan.json', # file of the plan
 ) -> bool: # whether every cell is done
     "Let Snakemake run what is not done; cells that fail do not stop the others."
     threads = max(1, (os.cpu_count() or 1)//jobs)
     env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads), 'PYTHONWARNINGS': 'ignore', 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
     cmd = [sys.executable, '-m', 'snakemake', '-s', str(experiments_folder()/'Snakefile'), '--directory', str(out), '--cores', str(jobs), '--keep-going',
-           '--nolock', '--rerun-incomplete', '--rerun-triggers', 'input', '--quiet', 'all', '--config', f'python={sys.executable}']
+           '--nolock', '--rerun-incomplete', '--rerun-triggers', 'input', '--quiet', 'all', '--config', f'python={sys.executable}', f'plan={name}']
     return subprocess.run(cmd + ([] if executor == 'local' else ['--executor', executor, '--jobs', str(jobs)]), env=env).returncode == 0
 
 # %% ../nbs/76_workflow.ipynb #8d89d4e1
@@ -242,10 +246,11 @@ def reproduce(
     plan, out, t0 = make_plan(names, profile, out if finished else None), Path(out), time.time()
     for s in plan.skipped: print(f'skipped: {s}')
     if not plan.cells and finished: raise InputError(f'--out {out}', 'no run of this profile is finished there', 'Leave --finished out, or give the folder of an earlier call')
-    if not plan.cells: raise InputError(f'--profile {profile}', 'none of its data sets is here', 'Set MEDSAM_PROMPTS_DATA, or give --data')
-    todo = write_plan(plan, out)
+    if not plan.cells: raise InputError(f'--profile {profile}', f'nothing of it can run here ({"; ".join(plan.skipped)})', 'Set MEDSAM_PROMPTS_DATA, or give --data; fetch the weights')
+    name = 'finished.json' if finished else 'plan.json'
+    todo = write_plan(plan, out, name)
     print(f'{len(plan.cells)} cells, {len(todo)} to run', flush=True)
-    if todo: run_plan(out, jobs, executor)
+    if todo: run_plan(out, jobs, executor, name)
     failed = [id for id in todo if not (out/'cells'/id/'done.json').is_file()]
     path = _report(plan, out, profile, time.time() - t0, failed)
     for id in failed: print(f'failed: {id}: {_last_words(out/"cells"/id)}', file=sys.stderr)
@@ -272,9 +277,10 @@ def adopt(
     out, # folder of a finished `reproduce`
     profile:str, # its profile
     notebooks=None, # names of those whose outputs are kept; None: all
+    plan:str='plan.json', # finished.json after `--finished`
 ) -> list: # files written
     "Copy results and executed outputs into the repository."
-    folders = [Path(out)/'cells'/id for id in json.loads((Path(out)/'plan.json').read_text())]
+    folders = [Path(out)/'cells'/id for id in json.loads((Path(out)/plan).read_text())]
     specs = {f: json.loads((f/'done.json').read_text()) for f in folders if (f/'done.json').is_file()}
     kept = [p for f, s in specs.items() if s['gather'] for p in _keep_results(f, s, profile, specs)]
     latest = {s['notebook']: f for f, s in specs.items()}

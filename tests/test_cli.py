@@ -108,15 +108,20 @@ def test_drawn_boxes_points_and_a_volume(cli, folder, tmp_path):
 
 
 def test_scorer_and_evolution(cli, folder, tmp_path):
-    "A scorer moves drawn points, boxes and learned prompts, and each model is refused where the other belongs."
+    "A scorer moves drawn points and learned prompts, and each model is refused where the other belongs."
     data, scorer, model = ('--images', folder/'images', '--masks', folder/'masks'), tmp_path/'s.safetensors', tmp_path/'m.safetensors'
     done = cli('train', 'scorer', *data, '--epochs', 2, '--out', scorer, *toy)
     assert done.returncode == 0 and 'r =' in done.stdout and nothing_left(tmp_path/'x'), done.stderr
     assert cli('train', 'weak', *data, '--epochs', 1, '--recipe', 'ours', '--members', 2, '--out', model, *toy).returncode == 0
     write(tmp_path/'points.csv', 'image,x,y,positive\n' + ''.join(f'p{i},200,150,1\n' for i in range(6)))
-    for i, prompt in enumerate((('--points', tmp_path/'points.csv', *toy), ('--boxes', folder/'boxes.csv', *toy), ('--model', model, '--quiet'))):
-        done = cli('predict', *prompt, '--images', folder/'images', '--evolve', scorer, '--out', tmp_path/f'o{i}')
-        assert done.returncode == 0 and len(list((tmp_path/f'o{i}').glob('*.png'))) == 6, done.stderr
+    for i, prompt in enumerate((('--points', tmp_path/'points.csv', *toy), ('--model', model, '--quiet'))):
+        for evolve in ((), ('--evolve', scorer)):
+            done = cli('predict', *prompt, '--images', folder/'images', *evolve, '--out', tmp_path/f'o{i}{len(evolve)}')
+            assert done.returncode == 0, done.stderr
+        before, after = ([np.array(Image.open(tmp_path/f'o{i}{n}/p{k}.png')) for k in range(6)] for n in (0, 2))
+        assert any((a != b).any() for a, b in zip(before, after, strict=True)) or 'safeguard_' in (tmp_path/f'o{i}2/predictions.csv').read_text()
+    done = cli('train', 'weak', *data, '--recipe', 'teacher', '--members', 2, '--out', tmp_path/'no', *toy)
+    assert done.returncode == 2 and 'looks at all modules at once' in done.stderr and done.stderr.strip().count('\n') == 0, done.stderr
     for wrong, says in [(('--model', scorer), 'makes no prompts'), (('--model', model, '--evolve', model), 'judges no masks'), (('--points', tmp_path/'points.csv', '--evolve', scorer), 'trained on sam_toy')]:
         done = cli('predict', *wrong, '--images', folder/'images', '--out', tmp_path/'no', '--quiet')
         assert done.returncode == 2 and says in done.stderr and done.stderr.strip().count('\n') == 0 and not (tmp_path/'no').exists(), done.stderr

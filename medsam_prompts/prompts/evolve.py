@@ -34,7 +34,8 @@ def predicted_iou(logits, iou):
 
 # %% ../../nbs/34a_prompts.evolve.ipynb #cb457b65
 class TrueDice:
-    "Soft Dice with the truth: an oracle."
+    "Soft Dice with the truth."
+    oracle = True
     def __init__(self,
         truth:Tensor, # (B,l,l) in 0..1 on the low-res grid
     ): store_attr()
@@ -55,18 +56,18 @@ class WeightedScore:
 class Safeguards:
     "Which candidates may replace the first answer; None or 0 switches a safeguard off."
     margin:float=0. # gain in score that is worth a change
-    inside:float|None=None # points stay within the first mask, widened by this many input pixels
+    inside:float=0. # points stay within the first mask, widened by this many input pixels
     area:tuple|None=None # smallest and largest ratio of its area to that of the first mask
-    overlap:float|None=None # smallest IoU with the first mask
+    overlap:float=0. # smallest IoU with the first mask
 
     def allowed(self, now:Prompts, mask:Tensor, first:Tensor, scale:float) -> dict: # (B,P,l,l) booleans; low-res over input pixels -> name: (B,P)
-        "Which candidates each safeguard lets pass."
+        "Which candidates each safeguard lets pass; where the first answer is empty there is nothing to guard."
         inter, union, area = ((a.sum((-1, -2)).float()) for a in (mask & first, mask | first, mask))
-        out = {}
-        if self.inside is not None and now.points is not None: out['inside'] = _within(now, first, self.inside, scale)
+        out, empty = {}, ~first.any(-1).any(-1)
+        if self.inside and now.points is not None: out['inside'] = _within(now, first, self.inside, scale)
         if self.area: ratio = area/first.sum((-1, -2)).clamp(min=1); out['area'] = (ratio >= self.area[0]) & (ratio <= self.area[1])
-        if self.overlap is not None: out['overlap'] = inter >= self.overlap*union
-        return out
+        if self.overlap: out['overlap'] = inter >= self.overlap*union
+        return {k: ok | empty for k, ok in out.items()}
 
 no_safeguards, safe = Safeguards(), Safeguards(margin=.01, inside=16., area=(.5, 2.), overlap=.3)
 
@@ -95,16 +96,16 @@ class Track:
     def see(self, now, logits, s):
         "Take note of a candidate."
         self.scores.append(s.detach().clone()); self.path.append({k: getattr(now, k).detach().clone() for k in ('points', 'boxes') if getattr(now, k) is not None})
-        if len(self.scores) == 1: self.first, self.best, self.best_score, self.logits, self.step = logits > 0, _detached(now), s.detach().clone(), logits.detach().clone(), torch.zeros_like(s, dtype=torch.long); return
+        if len(self.scores) == 1: self.first, self.best, self.best_score, self.logits, self.step = logits.detach(), _detached(now), s.detach().clone(), logits.detach(), torch.zeros_like(s, dtype=torch.long); return
         better = self._pass(now, logits, s, s > self.best_score)
         self.best = replace(self.best, **{k: torch.where(_like(better, v), v.detach(), getattr(self.best, k)) for k, v in now._given().items()})
         self.logits, self.best_score = torch.where(_like(better, logits), logits, self.logits), torch.where(better, s, self.best_score)
         self.step = torch.where(better, len(self.scores) - 1, self.step)
 
     def _pass(self, now, logits, s, better):
-        for name, ok in self.guard.allowed(now, logits > 0, self.first, logits.shape[-1]/self.segmenter.input_size).items():
-            self.fired[name] = self.fired.get(name, torch.zeros_like(better)) | (better & ~ok)
-            better = better & ok
+        allowed = self.guard.allowed(now, logits > 0, self.first > 0, logits.shape[-1]/self.segmenter.input_size)
+        for name, ok in allowed.items(): self.fired[name] = self.fired.get(name, torch.zeros_like(better)) | (better & ~ok)
+        for ok in allowed.values(): better = better & ok
         return better
 
 def _detached(prompts): return replace(prompts, **{k: v.detach().clone() for k, v in prompts._given().items()})
@@ -125,17 +126,24 @@ class Evolution:
 
     @property
     def chosen(self) -> Tensor: return self.scores.gather(0, self.step[None])[0] # (B,P) score of the chosen candidate
-    @property
-    def best_start(self) -> Tensor: return self.chosen.argmax(1) # (B,) of several starts, that which got furthest
+
+    def pick(self,
+        groups:list|None=None, # lists of starts that stand for the same thing; None: all do
+    ):
+        "Of several starts the one that got furthest: an `Evolution` with one for each group."
+        best = torch.stack([torch.tensor(g)[self.chosen.cpu()[:, g].argmax(1)] for g in groups or [list(range(self.chosen.shape[1]))]], 1).to(self.step.device)
+        of = lambda v, dim=1: v.gather(dim, best.reshape(*[1]*(dim - 1), *best.shape, *[1]*(v.ndim - dim - 1)).expand(*v.shape[:dim], -1, *v.shape[dim + 1:]))
+        prompts = [replace(p, **{k: of(v) for k, v in p._given().items()}) for p in (self.prompts, self.start)]
+        return Evolution(*prompts, of(self.scores, 2), [{k: of(v) for k, v in p.items()} for p in self.path], of(self.step), of(self.logits), {k: of(v) for k, v in self.fired.items()})
 
 def _finished(track):
     "Gains under the margin are not taken."
     gain, guard, fired = track.best_score - track.scores[0], track.guard, dict(track.fired)
     keep = gain > guard.margin
     if guard.margin: fired['margin'] = (gain > 0) & ~keep
-    start, logits0 = track.start, track.answer(track.start)[0].detach() if not keep.all() else track.logits
-    prompts = replace(track.best, **{k: torch.where(_like(keep, v), v, getattr(start, k)) for k, v in track.best._given().items()})
-    return Evolution(prompts, start, torch.stack(track.scores), track.path, torch.where(keep, track.step, 0), torch.where(_like(keep, track.logits), track.logits, logits0), fired)
+    start, oracle = track.start, track.start.oracle or getattr(track.score, 'oracle', False)
+    prompts = replace(track.best, oracle=oracle, **{k: torch.where(_like(keep, v), v, getattr(start, k)) for k, v in track.best._given().items()})
+    return Evolution(prompts, start, torch.stack(track.scores), track.path, torch.where(keep, track.step, 0), torch.where(_like(keep, track.logits), track.logits, track.first), fired)
 
 # %% ../../nbs/34a_prompts.evolve.ipynb #18f50cda
 step_sizes = dict(points=10., boxes=10., sparse=.02, dense=.02) # pixels [paper]; embeddings [ours]
@@ -154,7 +162,9 @@ def evolve_prompt(
     multimask:bool=False, # three masks for each candidate, of which the score chooses
 ) -> Evolution:
     "Gradient ascent of a score in the prompt."
-    parts = {k: v.detach().clone().requires_grad_() for k, v in prompts._given().items() if k in move and k in step_sizes}
+    prompts = _placed(prompts, limits, segmenter.input_size)
+    parts = {k: v.clone().requires_grad_() for k, v in prompts._given().items() if k in move and k in step_sizes}
+    if not parts: raise ValueError(f'nothing of {prompts} can move')
     opt = torch.optim.Adam([dict(params=[v], lr=(lr or {}).get(k, step_sizes[k])) for k, v in parts.items()], maximize=True)
     track = Track(segmenter, embeddings, prompts, score, guard, multimask)
     for i in range(steps + 1):
@@ -164,6 +174,12 @@ def evolve_prompt(
         if i == steps: break
         opt.zero_grad(); s.sum().backward(); opt.step(); _clamp(parts, limits, segmenter.input_size)
     return _finished(track)
+
+def _placed(prompts, limits, size):
+    "The start as floats, on the image."
+    parts = {k: v.detach().clone().float() if not v.is_floating_point() else v.detach().clone() for k, v in prompts._given().items() if k != 'labels'}
+    _clamp(parts, limits, size)
+    return replace(prompts, **parts)
 
 @torch.no_grad()
 def _clamp(parts, limits, size):
@@ -183,25 +199,28 @@ def search_prompt(
     steps:int=50, # candidates besides the start
     how:str='random', # random: anywhere; local: normal steps from the best so far
     sigma:float=20., # of a local step, in input pixels [ours]
-    seed:int=0,
+    seeds:list|None=None, # one for each image, so that an image draws the same in any batch; None: 0, 1, ..
     guard:Safeguards=no_safeguards,
     limits:Tensor|None=None, # see `evolve_prompt`
     multimask:bool=False,
 ) -> Evolution:
     "As many candidates as `evolve_prompt` would try, without a gradient."
-    track, rng = Track(segmenter, embeddings, prompts, score, guard, multimask), torch.Generator().manual_seed(seed)
-    most, now = torch.full((len(prompts), 2), segmenter.input_size) if limits is None else limits, prompts
+    rngs = [torch.Generator().manual_seed(s) for s in (seeds or range(len(prompts)))]
+    most, now = torch.full((len(prompts), 2), segmenter.input_size) if limits is None else limits, _placed(prompts, limits, segmenter.input_size)
+    track = Track(segmenter, embeddings, now, score, guard, multimask)
     for i in range(steps + 1):
         with torch.no_grad(): track.see(now, *track.answer(now))
         coordinates = {k: v for k, v in track.best._given().items() if k in ('points', 'boxes')}
-        drawn = {k: v + sigma*torch.randn(v.shape, generator=rng).to(v) if how == 'local' else _anywhere(v, most, rng) for k, v in coordinates.items()}
+        drawn = {k: v + sigma*_each(torch.randn, v.shape, rngs).to(v) if how == 'local' else _anywhere(v, most, rngs) for k, v in coordinates.items()}
         _clamp(drawn, most, segmenter.input_size)
         now = replace(prompts, **drawn)
     return _finished(track)
 
-def _anywhere(v, limits, rng):
+def _each(draw, shape, rngs): return torch.stack([draw(shape[1:], generator=r) for r in rngs])
+
+def _anywhere(v, limits, rngs):
     "Coordinates drawn uniformly from the image."
-    pairs = torch.rand(*v.shape[:-1], v.shape[-1]//2, 2, generator=rng)
+    pairs = _each(torch.rand, (*v.shape[:-1], v.shape[-1]//2, 2), rngs)
     return (pairs*limits.reshape(-1, *[1]*(pairs.ndim - 2), 2)).reshape(v.shape).to(v)
 
 # %% ../../nbs/34a_prompts.evolve.ipynb #3a1daff3
@@ -231,10 +250,10 @@ class EvolvedPrompts(PromptGenerator):
         guard:Safeguards=safe, # on data without a truth someone has to watch [ours]
     ):
         store_attr()
-        self.name, self.oracle, self.choose, self.fired = f'{generator.name}, evolved', generator.oracle, generator.choose, {}
+        self.name, self.oracle, self.fired = f'{generator.name}, evolved', generator.oracle, {}
 
     @property
-    def targets(self): return self.generator.targets
+    def targets(self): return tuple(dict.fromkeys(self.generator.targets)) if self.generator.choose else self.generator.targets
     @property
     def all_targets(self): return self.generator.all_targets
     def check(self, names): self.generator.check(names)
@@ -246,5 +265,8 @@ class EvolvedPrompts(PromptGenerator):
         prompts = prompts.to_frame([e.frames for e in encoded], 'input').to(segmenter.device)
         limits = torch.tensor([e.frames.resized[::-1] for e in encoded])
         done = evolve_prompt(segmenter, torch.cat([e.embedding for e in encoded]), prompts, self.score_for(encoded), self.steps, guard=self.guard, limits=limits)
-        for i, e in enumerate(encoded): self.fired[e.case.name] = tuple(f'safeguard_{k}' for k, v in done.fired.items() if v[i].any())
+        if self.generator.choose: done = done.pick([[p for p, t in enumerate(self.generator.targets) if t == k] for k in self.targets])
+        for i, e in enumerate(encoded): self.fired[e.case.name] = {t: self._flags(done.fired, i, t) for t in self.targets}
         return done.prompts
+
+    def _flags(self, fired, i, target): return tuple(f'safeguard_{k}' for k, v in fired.items() if any(v[i, p] for p, t in enumerate(self.targets) if t == target))

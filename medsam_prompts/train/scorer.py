@@ -78,7 +78,7 @@ def fit_scorer(
 ) -> tuple: # network in evaluation mode, training losses, validation losses
     "Train a scorer; the epoch of the lowest validation loss counts."
     losses = fit_epochs(learn, recipe.epochs, recipe.lr, state, job, resume, schedule=lambda lr: step_down(lr, factor=1.))
-    return learn.model.eval(), losses, learn.best_valid.losses
+    return learn.model.eval().requires_grad_(False), losses, learn.best_valid.losses
 
 # %% ../../nbs/62_train.scorer.ipynb #795981aa
 @torch.no_grad()
@@ -100,15 +100,17 @@ def train_scorer(
     prep:Prep=Prep(),
     resume:bool=False,
 ) -> dict: # header of the model file
-    "Learn to predict Dice and write the scorer to a model file."
+    "Learn to predict Dice and write the scorer to a model file; cases without a target are left out."
+    shows = [i for i, c in enumerate(progress(cases, 'masks')) if (c.labels > 0).any()]
+    cases, without = cases[shows], len(cases) - len(shows)
     subjects = sorted(set(cases.subjects))
-    if len(subjects) < 2: raise InputError('masks', 'one subject is not enough: another one has to validate', 'Give the masks of more subjects')
+    if len(subjects) < 2: raise InputError('masks', f'{len(subjects)} subject with a target is not enough: another one has to validate', 'Give the masks of more subjects')
     held = set(np.random.default_rng(seed).permutation(subjects)[:max(1, len(subjects)//5)])
     cache, of = EmbeddingCache(segmenter, prep), lambda inside: cases[[i for i, s in enumerate(cases.subjects) if (s in held) == inside]]
     train, valid = (scorer_set(segmenter, cache, of(v), seed, recipe.levels) for v in (False, True))
     state, data = Path(f'{out}.state'), fingerprint(train.inputs, train.dice, valid.inputs, valid.dice)
     net, _, losses = fit_scorer(scorer_learner(train, valid, recipe, seed, segmenter.device), recipe, state, fingerprint(data, seed, recipe, segmenter.weights_sha256), resume)
-    header = dict(method='scorer', width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=cases.names),
+    header = dict(method='scorer', targets=[1], without_target=without, width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=cases.names),
                   validation=dict(loss=min(losses), r=float(np.corrcoef(predict_dice(net, valid), valid.dice)[0, 1]), masks=len(valid)))
     save_model(out, net, header, segmenter)
     state.unlink(missing_ok=True)
@@ -123,7 +125,8 @@ def load_scorer(
     header, state = read_model(path)
     if header['method'] != 'scorer': raise InputError(path, f'a model of the method {header["method"]} judges no masks', 'Give a file that medsam-prompts train scorer wrote')
     check_backbone(header, segmenter, path)
+    if not {'prep', 'width'} <= set(header): raise InputError(path, 'its header does not describe a scorer', 'Use the package version that trained it')
     if header['prep'] != asdict(prep): raise InputError(path, f'it was trained with the preprocessing {header["prep"]}', 'Use a scorer with the preprocessing of the prompts')
     net = SegmentationRegressor(header['width'])
     load_strict(net, state, path)
-    return net.eval().to(segmenter.device)
+    return net.eval().requires_grad_(False).to(segmenter.device)

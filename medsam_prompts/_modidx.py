@@ -962,6 +962,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'medsam_prompts.scorer.ScorerSet.__len__': ( 'scorer.html#scorerset.__len__',
                                                                                     'medsam_prompts/scorer.py'),
                                        'medsam_prompts.scorer.ScorerSet.of': ('scorer.html#scorerset.of', 'medsam_prompts/scorer.py'),
+                                       'medsam_prompts.scorer.ScorerSet.where': ('scorer.html#scorerset.where', 'medsam_prompts/scorer.py'),
                                        'medsam_prompts.scorer.SegmentationRegressor': ( 'scorer.html#segmentationregressor',
                                                                                         'medsam_prompts/scorer.py'),
                                        'medsam_prompts.scorer.SegmentationRegressor.__init__': ( 'scorer.html#segmentationregressor.__init__',

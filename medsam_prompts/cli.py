@@ -61,7 +61,6 @@ def _train_weak(a):
     header = train_weak(load_segmenter(a.backbone, device=pick_device(a.device)), cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, resume=a.resume)
     print(f'{a.out}: learned from {len(header["training_set"]["cases"])} cases in {recipe.epochs} epochs, last loss {header["final_loss"]:.4f}')
 
-
 def _train_scorer(a):
     from medsam_prompts.all import folder_cases, load_segmenter, pick_device, ScorerRecipe, train_scorer
     recipe = ScorerRecipe() if a.epochs is None else ScorerRecipe(epochs=a.epochs)
@@ -143,7 +142,6 @@ def _add_train(sub):
              shots=dict(type=int, metavar='N', help='draw N subjects'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'), recipe=dict(default='paper', metavar='NAME'),
              components=dict(choices=['largest', 'separate'], help='for masks of several parts'), label=dict(type=_labels, metavar='L[,L...]', help='labels of the structures; each gets a module of its own'), bounds=dict(nargs='+', metavar='LOWER,UPPER', help='share of its box that a structure fills; one pair, or one per label'),
              backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'))
-
     _command(sub, 'scorer', _train_scorer, 'a network that predicts Dice', images=dict(_images), masks=dict(required=True, metavar='DIR', help='same stems as the images'), out=dict(_out),
              seed=dict(type=int, default=0, metavar='S'), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'))
 

@@ -98,7 +98,8 @@ class ScorerSet:
     case:list # names
 
     def __len__(self): return len(self.dice)
-    def of(self, *kinds): keep = [i for i, k in enumerate(self.kind) if k in kinds]; return ScorerSet(self.inputs[keep], self.dice[keep], [self.kind[i] for i in keep], [self.case[i] for i in keep])
+    def of(self, *kinds): return self.where([k in kinds for k in self.kind])
+    def where(self, wanted): keep = [i for i, w in enumerate(wanted) if w]; return ScorerSet(self.inputs[keep], self.dice[keep], [self.kind[i] for i in keep], [self.case[i] for i in keep])
 
 def scorer_set(
     segmenter:Segmenter,
@@ -109,7 +110,7 @@ def scorer_set(
 ) -> ScorerSet:
     "About 22 masks of each case, with their Dice."
     parts = [_samples(segmenter, cache, c, np.random.default_rng([seed, i]), levels) for i, c in enumerate(progress(cases, 'masks')) if (c.labels > 0).any()]
-    if not parts: raise InputError('masks', 'no image shows the target, so there is nothing to learn from', 'Check the masks, and --label')
+    if not parts: raise InputError('masks', 'no image shows the target, so there is nothing to learn from', 'Check the masks')
     return ScorerSet(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), sum((p[2] for p in parts), []), sum((p[3] for p in parts), []))
 
 # %% ../nbs/50_scorer.ipynb #7810de08

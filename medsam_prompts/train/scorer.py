@@ -101,16 +101,15 @@ def train_scorer(
     resume:bool=False,
 ) -> dict: # header of the model file
     "Learn to predict Dice and write the scorer to a model file; cases without a target are left out."
-    shows = [i for i, c in enumerate(progress(cases, 'masks')) if (c.labels > 0).any()]
-    cases, without = cases[shows], len(cases) - len(shows)
-    subjects = sorted(set(cases.subjects))
+    cache, subject_of = EmbeddingCache(segmenter, prep), dict(zip(cases.names, cases.subjects))
+    samples = scorer_set(segmenter, cache, cases, seed, recipe.levels)
+    subjects, names = sorted({subject_of[c] for c in samples.case}), list(dict.fromkeys(samples.case))
     if len(subjects) < 2: raise InputError('masks', f'{len(subjects)} subject with a target is not enough: another one has to validate', 'Give the masks of more subjects')
     held = set(np.random.default_rng(seed).permutation(subjects)[:max(1, len(subjects)//5)])
-    cache, of = EmbeddingCache(segmenter, prep), lambda inside: cases[[i for i, s in enumerate(cases.subjects) if (s in held) == inside]]
-    train, valid = (scorer_set(segmenter, cache, of(v), seed, recipe.levels) for v in (False, True))
+    train, valid = (samples.where([(subject_of[c] in held) == v for c in samples.case]) for v in (False, True))
     state, data = Path(f'{out}.state'), fingerprint(train.inputs, train.dice, valid.inputs, valid.dice)
     net, _, losses = fit_scorer(scorer_learner(train, valid, recipe, seed, segmenter.device), recipe, state, fingerprint(data, seed, recipe, segmenter.weights_sha256), resume)
-    header = dict(method='scorer', targets=[1], without_target=without, width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=cases.names),
+    header = dict(method='scorer', targets=[1], without_target=len(cases) - len(names), width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=names),
                   validation=dict(loss=min(losses), r=float(np.corrcoef(predict_dice(net, valid), valid.dice)[0, 1]), masks=len(valid)))
     save_model(out, net, header, segmenter)
     state.unlink(missing_ok=True)

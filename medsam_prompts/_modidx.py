@@ -1190,6 +1190,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'medsam_prompts/workflow.py'),
                                          'medsam_prompts.workflow._code_behind': ( 'workflow.html#_code_behind',
                                                                                    'medsam_prompts/workflow.py'),
+                                         'medsam_prompts.workflow._contents': ('workflow.html#_contents', 'medsam_prompts/workflow.py'),
                                          'medsam_prompts.workflow._data_stamp': ('workflow.html#_data_stamp', 'medsam_prompts/workflow.py'),
                                          'medsam_prompts.workflow._depends': ('workflow.html#_depends', 'medsam_prompts/workflow.py'),
                                          'medsam_prompts.workflow._keep_outputs': ( 'workflow.html#_keep_outputs',

@@ -102,12 +102,13 @@ def _package(): return PackageCode(package_sources(Path(medsam_prompts.__file__)
 
 # %% ../nbs/76_workflow.ipynb #ea5258fd
 def _data_stamp(task):
-    "Names, sizes and times of the files of a task's data set."
+    "Fingerprint of the files of a task's data set: what they hold, not when they came."
     if not task: return None
     ds = datasets[tasks[task].dataset]
-    if ds.state() != 'present': return ds.state()
-    files = sorted(p for p in (data_home()/ds.name).rglob('*') if p.is_file())
-    return [(str(p.relative_to(data_home())), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return _contents(data_home()/ds.name) if ds.state() == 'present' else ds.state()
+
+@lru_cache
+def _contents(folder): return fingerprint(*((str(p.relative_to(folder)), sha256_file(p)) for p in sorted(folder.rglob('*')) if p.is_file()))
 
 # %% ../nbs/76_workflow.ipynb #7c2e5b67
 profiles = ('demo', 'grid', 'real', 'paper')

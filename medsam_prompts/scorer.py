@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SegmentationRegressor', 'scorer_image', 'level_sets', 'band_points', 'offset_points', 'ScorerSet', 'scorer_set',
-           'PredictedDice', 'score_cases']
+           'PredictedDice', 'score_cases', 'evolved_set']
 
 # %% ../nbs/50_scorer.ipynb #730461eb
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,15 +92,23 @@ def offset_points(
 # %% ../nbs/50_scorer.ipynb #3e8267dd
 @dataclass
 class ScorerSet:
-    "Masks of known quality."
-    inputs:Tensor # (n,2,l,l) half precision: grey image, soft mask
+    "Masks of known quality; an image is held once."
+    images:dict # name of a case -> (l,l) grey, half precision
+    masks:Tensor # (n,l,l) soft, half precision
     dice:Tensor # (n,) with the truth, on the pixels of the case
-    kind:list # level, band or offset
+    kind:list # level, band, offset or evolved
     case:list # names
 
     def __len__(self): return len(self.dice)
+    def __getitem__(self, i): return torch.stack([self.images[self.case[i]], self.masks[i]]), self.dice[i] # (2,l,l) and a number
+    def __add__(self, other): return ScorerSet(self.images | other.images, torch.cat([self.masks, other.masks]), torch.cat([self.dice, other.dice]), self.kind + other.kind, self.case + other.case)
+    def to(self, device): return ScorerSet({k: v.to(device) for k, v in self.images.items()}, self.masks.to(device), self.dice.to(device), self.kind, self.case)
     def of(self, *kinds): return self.where([k in kinds for k in self.kind])
-    def where(self, wanted): keep = [i for i, w in enumerate(wanted) if w]; return ScorerSet(self.inputs[keep], self.dice[keep], [self.kind[i] for i in keep], [self.case[i] for i in keep])
+    def where(self, wanted):
+        keep = [i for i, w in enumerate(wanted) if w]; names = [self.case[i] for i in keep]
+        return ScorerSet({k: self.images[k] for k in dict.fromkeys(names)}, self.masks[keep], self.dice[keep], [self.kind[i] for i in keep], names)
+    @property
+    def sha256(self): return fingerprint(*self.images.values(), self.masks, self.dice)
 
 def scorer_set(
     segmenter:Segmenter,
@@ -111,7 +120,9 @@ def scorer_set(
     "About 22 masks of each case, with their Dice."
     parts = [_samples(segmenter, cache, c, np.random.default_rng([seed, i]), levels) for i, c in enumerate(progress(cases, 'masks')) if (c.labels > 0).any()]
     if not parts: raise InputError('masks', 'no image shows the target, so there is nothing to learn from', 'Check the masks')
-    return ScorerSet(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), sum((p[2] for p in parts), []), sum((p[3] for p in parts), []))
+    return _joined(parts)
+
+def _joined(sets): return ScorerSet({k: v for s in sets for k, v in s.images.items()}, *(torch.cat([getattr(s, k) for s in sets]) for k in ('masks', 'dice')), *(sum((getattr(s, k) for s in sets), []) for k in ('kind', 'case')))
 
 # %% ../nbs/50_scorer.ipynb #7810de08
 @torch.no_grad()
@@ -120,11 +131,13 @@ def _samples(segmenter, cache, case, rng, levels):
     sets, points = level_sets(truth, levels), np.concatenate([band_points(truth), offset_points(truth, rng)])
     prompts = Prompts(points=torch.from_numpy(points).float()[None, :, None], frame='original').to_frame([frames], 'input')
     logits = segmenter.decode(emb, prompts.to(segmenter.device))[0][0, :, 0].float().cpu()
-    answers = (frames.masks(logits, 'lowres', 'original', fill=-1e4) > 0).numpy()
-    masks = torch.cat([frames.masks(torch.from_numpy(sets).float(), 'original', 'lowres'), soft_masks(logits)])
-    inputs = torch.stack([scorer_image(case, segmenter, cache.prep)[0].expand_as(masks), masks], 1).half()
-    kind = ['level']*len(sets) + ['band']*3 + ['offset']*3
-    return inputs, torch.tensor([dice_score(m, truth) for m in (*sets, *answers)]), kind, [case.name]*len(kind)
+    levels = ScorerSet({}, frames.masks(torch.from_numpy(sets).float(), 'original', 'lowres').half(), torch.tensor([dice_score(m, truth) for m in sets], dtype=torch.float32), ['level']*len(sets), [case.name]*len(sets))
+    return levels + _answers(case, segmenter, frames, cache.prep, logits, ['band']*3 + ['offset']*3)
+
+def _answers(case, segmenter, frames, prep, logits, kind):
+    "What the backbone answered, (n,l,l) logits, as samples."
+    masks = (frames.masks(logits, 'lowres', 'original', fill=-1e4) > 0).numpy()
+    return ScorerSet({case.name: scorer_image(case, segmenter, prep)[0].half()}, soft_masks(logits).half(), torch.tensor([dice_score(m, case.labels > 0) for m in masks], dtype=torch.float32), kind, [case.name]*len(kind))
 
 # %% ../nbs/50_scorer.ipynb #727b740c
 class PredictedDice:
@@ -139,7 +152,8 @@ class PredictedDice:
     def __call__(self, logits, iou):
         masks = soft_masks(logits)
         x = torch.stack([self.images.to(masks).expand_as(masks), masks], 2)
-        return self.net(x.flatten(0, 1)).unflatten(0, masks.shape[:2])
+        with torch.autocast(masks.device.type, enabled=False): # half precision cannot tell apart what a step changes
+            return self.net(x.flatten(0, 1)).unflatten(0, masks.shape[:2])
 
 def score_cases(
     net:SegmentationRegressor,
@@ -148,3 +162,30 @@ def score_cases(
 ): # list of `Encoded` -> score, as `EvolvedPrompts` takes it
     "A score for whatever cases come."
     return lambda encoded: PredictedDice(net, torch.stack([scorer_image(e.case, segmenter, prep) for e in encoded]).to(segmenter.device))
+
+# %% ../nbs/50_scorer.ipynb #99b4db73
+class _Kept:
+    "A score that keeps every mask it sees."
+    def __init__(self, score): self.score, self.seen = score, []
+    def __call__(self, logits, iou): self.seen.append(logits.detach().float().cpu()); return self.score(logits, iou)
+
+def evolved_set(
+    segmenter:Segmenter,
+    cache:EmbeddingCache,
+    cases, # `CaseList` with masks
+    begin:Callable, # list of `Encoded` -> `Prompts` to start from
+    score_for:Callable, # list of `Encoded` -> score
+    every:int=5, # keep the masks of each fifth step
+    batch:int=4, # images at once
+    **kw, # of `evolve_prompt`
+) -> ScorerSet:
+    "The masks on the way of an evolution, with their Dice."
+    parts = []
+    for i in progress(range(0, len(cases), batch), 'evolving'):
+        enc = [Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in cases[i:i + batch]]
+        kept, prompts = _Kept(score_for(enc)), begin(enc).to_frame([e.frames for e in enc], 'input').to(segmenter.device)
+        evolve_prompt(segmenter, torch.cat([e.embedding for e in enc]), prompts, kept, limits=torch.tensor([e.frames.resized[::-1] for e in enc]), **kw)
+        for b, e in enumerate(enc):
+            logits = torch.cat([l[b] for l in kept.seen[::every]])
+            parts.append(_answers(e.case, segmenter, e.frames, cache.prep, logits, ['evolved']*len(logits)))
+    return _joined(parts)

@@ -87,7 +87,8 @@ class Track:
 
     def answer(self, now):
         "Decode a candidate: logits (B,P,l,l) and score (B,P); of three masks that of the highest score."
-        logits, iou = self.segmenter.decode(self.embeddings, now, self.multimask)
+        with torch.autocast(self.embeddings.device.type, enabled=False): coded = self.segmenter.encode_prompts(now) # half precision has two pixels of play
+        logits, iou = (o.to(self.embeddings.dtype) for o in self.segmenter.decode(self.embeddings, coded, self.multimask))
         flat = self.score(logits.flatten(1, 2), iou.flatten(1, 2)).unflatten(1, iou.shape[1:])
         s, pick = flat.max(-1)
         return logits.gather(2, pick[..., None, None, None].expand(-1, -1, 1, *logits.shape[-2:]))[:, :, 0], s
@@ -121,6 +122,7 @@ class Evolution:
     scores:Tensor # (T,B,P) of every candidate, the start first
     path:list # T dicts of coordinates: points (B,P,N,2), boxes (B,P,4)
     step:Tensor # (B,P) which candidate was chosen; 0 is the start
+    first:Tensor # (B,P,l,l) logits of the start
     logits:Tensor # (B,P,l,l) of the chosen one
     fired:dict = field(default_factory=dict) # safeguard -> (B,P): it stood in the way of a candidate with a higher score
 
@@ -134,7 +136,7 @@ class Evolution:
         best = torch.stack([torch.tensor(g)[self.chosen.cpu()[:, g].argmax(1)] for g in groups or [list(range(self.chosen.shape[1]))]], 1).to(self.step.device)
         of = lambda v, dim=1: v.gather(dim, best.reshape(*[1]*(dim - 1), *best.shape, *[1]*(v.ndim - dim - 1)).expand(*v.shape[:dim], -1, *v.shape[dim + 1:]))
         prompts = [replace(p, **{k: of(v) for k, v in p._given().items()}) for p in (self.prompts, self.start)]
-        return Evolution(*prompts, of(self.scores, 2), [{k: of(v) for k, v in p.items()} for p in self.path], of(self.step), of(self.logits), {k: of(v) for k, v in self.fired.items()})
+        return Evolution(*prompts, of(self.scores, 2), [{k: of(v) for k, v in p.items()} for p in self.path], of(self.step), of(self.first), of(self.logits), {k: of(v) for k, v in self.fired.items()})
 
 def _finished(track):
     "Gains under the margin are not taken."
@@ -143,7 +145,7 @@ def _finished(track):
     if guard.margin: fired['margin'] = (gain > 0) & ~keep
     start, oracle = track.start, track.start.oracle or getattr(track.score, 'oracle', False)
     prompts = replace(track.best, oracle=oracle, **{k: torch.where(_like(keep, v), v, getattr(start, k)) for k, v in track.best._given().items()})
-    return Evolution(prompts, start, torch.stack(track.scores), track.path, torch.where(keep, track.step, 0), torch.where(_like(keep, track.logits), track.logits, track.first), fired)
+    return Evolution(prompts, start, torch.stack(track.scores), track.path, torch.where(keep, track.step, 0), track.first, torch.where(_like(keep, track.logits), track.logits, track.first), fired)
 
 # %% ../../nbs/34a_prompts.evolve.ipynb #18f50cda
 step_sizes = dict(points=10., boxes=10., sparse=.02, dense=.02) # pixels [paper]; embeddings [ours]
@@ -157,23 +159,24 @@ def evolve_prompt(
     steps:int=50, # [ours]
     lr:dict|None=None, # step size of each part, where not that of `step_sizes`
     move:tuple=('points', 'boxes', 'sparse', 'dense'), # which parts may move
-    guard:Safeguards=no_safeguards, # [paper]: none
+    guard:Safeguards|dict=no_safeguards, # [paper]: none; several under names of their own share one ascent
     limits:Tensor|None=None, # (B,2) width and height of the image without padding, in input pixels
     multimask:bool=False, # three masks for each candidate, of which the score chooses
-) -> Evolution:
+) -> Evolution: # or one for each name
     "Gradient ascent of a score in the prompt."
     prompts = _placed(prompts, limits, segmenter.input_size)
     parts = {k: v.clone().requires_grad_() for k, v in prompts._given().items() if k in move and k in step_sizes}
     if not parts: raise ValueError(f'nothing of {prompts} can move')
     opt = torch.optim.Adam([dict(params=[v], lr=(lr or {}).get(k, step_sizes[k])) for k, v in parts.items()], maximize=True)
-    track = Track(segmenter, embeddings, prompts, score, guard, multimask)
+    tracks = {k: Track(segmenter, embeddings, prompts, score, g, multimask) for k, g in (guard if isinstance(guard, dict) else {'': guard}).items()}
     for i in range(steps + 1):
         now = replace(prompts, **parts)
-        logits, s = track.answer(now)
-        track.see(now, logits, s)
+        logits, s = next(iter(tracks.values())).answer(now)
+        for t in tracks.values(): t.see(now, logits, s)
         if i == steps: break
         opt.zero_grad(); s.sum().backward(); opt.step(); _clamp(parts, limits, segmenter.input_size)
-    return _finished(track)
+    done = {k: _finished(t) for k, t in tracks.items()}
+    return done if isinstance(guard, dict) else done['']
 
 def _placed(prompts, limits, size):
     "The start as floats, on the image."
@@ -232,13 +235,13 @@ def point_map(
     limits, # width and height of the image in input pixels
     nodes:int=24, # along the longer side
     batch:int=16,
-) -> tuple: # scores (ny,nx), x of the columns, y of the rows, in input pixels
+) -> tuple: # scores (ny,nx), or (S,ny,nx) where the score gives S of them; x of the columns, y of the rows, in input pixels
     "The score of a single foreground point at every position."
     w, h = (float(v) for v in limits); pitch = max(w, h)/nodes
     x, y = (pitch*(torch.arange(max(1, round(s/pitch))) + .5) - .5 for s in (w, h))
     grid = torch.stack(torch.meshgrid(x, y, indexing='xy'), -1).reshape(1, -1, 1, 2)
     outs = [segmenter.decode(embedding, Prompts(points=g.to(embedding))) for g in grid.split(batch, 1)]
-    return torch.cat([score(l[:, :, 0], i[:, :, 0]) for l, i in outs], 1).view(len(y), len(x)).cpu(), x, y
+    return torch.cat([score(l[:, :, 0], i[:, :, 0]) for l, i in outs], -1).unflatten(-1, (len(y), len(x))).squeeze(-3).cpu(), x, y
 
 # %% ../../nbs/34a_prompts.evolve.ipynb #d1bfb946
 class EvolvedPrompts(PromptGenerator):

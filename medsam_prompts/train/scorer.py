@@ -36,6 +36,7 @@ class ScorerRecipe:
     batch:int=32 # [paper]
     width:int=16 # of the network [ours]
     levels:int=16 # level sets of each case [ours]
+    precision:str='float32' # or bfloat16 where the device multiplies it natively
 
 # %% ../../nbs/62_train.scorer.ipynb #b303443d
 class BestValid(Callback):
@@ -65,9 +66,9 @@ def scorer_learner(
 ) -> Learner:
     "A fastai Learner whose `BestValid` keeps the best epoch."
     set_seed(seed, 'init')
-    train = memory_loaders(train.inputs, train.dice, batch=recipe.batch, device=device).train
-    dls = DataLoaders(train, DataLoader(list(zip(valid.inputs.to(device), valid.dice.to(device))), bs=64), device=device)
-    return Learner(dls, SegmentationRegressor(recipe.width).to(device), loss_func=nn.MSELoss(), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd, cbs=[EpochSeed(seed), BestValid()])
+    dls = DataLoaders(DataLoader(train.to(device), bs=recipe.batch, shuffle=True, num_workers=0), DataLoader(valid.to(device), bs=64, num_workers=0), device=device)
+    net = InPrecision(SegmentationRegressor(recipe.width), recipe.precision).to(device, memory_format=torch.channels_last) # twice as fast on a processor
+    return Learner(dls, net, loss_func=nn.MSELoss(), opt_func=adam_l2, lr=recipe.lr, wd=recipe.wd, cbs=[EpochSeed(seed), BestValid()])
 
 def fit_scorer(
     learn:Learner, # from `scorer_learner`
@@ -78,7 +79,7 @@ def fit_scorer(
 ) -> tuple: # network in evaluation mode, training losses, validation losses
     "Train a scorer; the epoch of the lowest validation loss counts."
     losses = fit_epochs(learn, recipe.epochs, recipe.lr, state, job, resume, schedule=lambda lr: step_down(lr, factor=1.))
-    return learn.model.eval().requires_grad_(False), losses, learn.best_valid.losses
+    return learn.model.net.eval().requires_grad_(False), losses, learn.best_valid.losses
 
 # %% ../../nbs/62_train.scorer.ipynb #795981aa
 @torch.no_grad()
@@ -88,7 +89,8 @@ def predict_dice(
     batch:int=64,
 ) -> np.ndarray: # (n,)
     "What a scorer says about masks."
-    return torch.cat([net.eval()(x.to(next(net.parameters()).device)).cpu() for x in samples.inputs.split(batch)]).numpy()
+    stacked = (torch.stack([samples[i][0] for i in some]) for some in np.array_split(np.arange(len(samples)), -(-len(samples)//batch)))
+    return torch.cat([net.eval()(x.to(next(net.parameters()).device)).cpu() for x in stacked]).numpy()
 
 # %% ../../nbs/62_train.scorer.ipynb #dbfffa4b
 def train_scorer(
@@ -107,7 +109,7 @@ def train_scorer(
     if len(subjects) < 2: raise InputError('masks', f'{len(subjects)} subject with a target is not enough: another one has to validate', 'Give the masks of more subjects')
     held = set(np.random.default_rng(seed).permutation(subjects)[:max(1, len(subjects)//5)])
     train, valid = (samples.where([(subject_of[c] in held) == v for c in samples.case]) for v in (False, True))
-    state, data = Path(f'{out}.state'), fingerprint(train.inputs, train.dice, valid.inputs, valid.dice)
+    state, data = Path(f'{out}.state'), fingerprint(train.sha256, valid.sha256)
     net, _, losses = fit_scorer(scorer_learner(train, valid, recipe, seed, segmenter.device), recipe, state, fingerprint(data, seed, recipe, segmenter.weights_sha256), resume)
     header = dict(method='scorer', targets=[1], without_target=len(cases) - len(names), width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=names),
                   validation=dict(loss=min(losses), r=float(np.corrcoef(predict_dice(net, valid), valid.dice)[0, 1]), masks=len(valid)))

@@ -26,6 +26,7 @@ from .embeddings import *
 from .prompts.generators import *
 from .prompts.evolve import *
 from .metrics import *
+from .train.core import mixed_precision
 
 # %% ../nbs/50_scorer.ipynb #cae4e790
 class SegmentationRegressor(nn.Module):
@@ -177,6 +178,7 @@ def evolved_set(
     score_for:Callable, # list of `Encoded` -> score
     every:int=5, # keep the masks of each fifth step
     batch:int=4, # images at once
+    precision:str='float32', # or bfloat16, of the decoder
     **kw, # of `evolve_prompt`
 ) -> ScorerSet:
     "The masks on the way of an evolution, with their Dice."
@@ -184,7 +186,7 @@ def evolved_set(
     for i in progress(range(0, len(cases), batch), 'evolving'):
         enc = [Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in cases[i:i + batch]]
         kept, prompts = _Kept(score_for(enc)), begin(enc).to_frame([e.frames for e in enc], 'input').to(segmenter.device)
-        evolve_prompt(segmenter, torch.cat([e.embedding for e in enc]), prompts, kept, limits=torch.tensor([e.frames.resized[::-1] for e in enc]), **kw)
+        with mixed_precision(precision, segmenter.device): evolve_prompt(segmenter, torch.cat([e.embedding for e in enc]), prompts, kept, limits=torch.tensor([e.frames.resized[::-1] for e in enc]), **kw)
         for b, e in enumerate(enc):
             logits = torch.cat([l[b] for l in kept.seen[::every]])
             parts.append(_answers(e.case, segmenter, e.frames, cache.prep, logits, ['evolved']*len(logits)))

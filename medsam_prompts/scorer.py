@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SegmentationRegressor', 'scorer_image', 'level_sets', 'band_points', 'offset_points', 'ScorerSet', 'scorer_set',
-           'PredictedDice', 'score_cases', 'evolved_set']
+           'PredictedDice', 'score_cases', 'evolved_set', 'loose_starts']
 
 # %% ../nbs/50_scorer.ipynb #730461eb
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from torch import nn, Tensor
 from .core import *
 from .data.readers import *
 from .data.preprocess import *
+from .data.boxes import *
 from .prompts.core import *
 from .backbones.core import *
 from .embeddings import *
@@ -173,7 +174,7 @@ class _Kept:
 def evolved_set(
     segmenter:Segmenter,
     cache:EmbeddingCache,
-    cases, # `CaseList` with masks
+    cases, # `CaseList` with masks; cases without a target are left out
     begin:Callable, # list of `Encoded` -> `Prompts` to start from
     score_for:Callable, # list of `Encoded` -> score
     every:int=5, # keep the masks of each fifth step
@@ -184,10 +185,23 @@ def evolved_set(
     "The masks on the way of an evolution, with their Dice."
     parts = []
     for i in progress(range(0, len(cases), batch), 'evolving'):
-        enc = [Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in cases[i:i + batch]]
+        enc = [Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in cases[i:i + batch] if (c.labels > 0).any()]
+        if not enc: continue
         kept, prompts = _Kept(score_for(enc)), begin(enc).to_frame([e.frames for e in enc], 'input').to(segmenter.device)
         with mixed_precision(precision, segmenter.device): evolve_prompt(segmenter, torch.cat([e.embedding for e in enc]), prompts, kept, limits=torch.tensor([e.frames.resized[::-1] for e in enc]), **kw)
         for b, e in enumerate(enc):
             logits = torch.cat([l[b] for l in kept.seen[::every]])
             parts.append(_answers(e.case, segmenter, e.frames, cache.prep, logits, ['evolved']*len(logits)))
     return _joined(parts)
+
+# %% ../nbs/50_scorer.ipynb #e40a21ff
+def loose_starts(
+    seed:int=0,
+) -> dict: # name -> (list of `Encoded` with masks -> `Prompts` in the original frame)
+    "What users might draw: six points in and near a mask, or three boxes around it whose sides are off by up to a fifth."
+    drawn = dict(points=_loose_points, boxes=_loose_boxes)
+    rng_of = lambda e: np.random.default_rng([seed, int(fingerprint(e.case.name)[:8], 16)])
+    return {k: lambda enc, k=k: Prompts(**{k: torch.stack([drawn[k](e.case.labels > 0, rng_of(e)) for e in enc])}, frame='original', oracle=True) for k in drawn}
+
+def _loose_points(truth, rng): return torch.from_numpy(np.concatenate([band_points(truth), offset_points(truth, rng)])).float()[:, None]
+def _loose_boxes(truth, rng): return torch.from_numpy(jitter_boxes(np.stack([tight_box(truth)]*3).astype(float), .2, rng, truth.shape)).float()

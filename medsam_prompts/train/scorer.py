@@ -36,6 +36,7 @@ class ScorerRecipe:
     batch:int=32 # [paper]
     width:int=16 # of the network [ours]
     levels:int=16 # level sets of each case [ours]
+    rounds:int=0 # times that masks are added through which the scorer so far moves drawn prompts [ours]
     precision:str='float32' # or bfloat16 where the device multiplies it natively
 
 # %% ../../nbs/62_train.scorer.ipynb #b303443d
@@ -108,14 +109,22 @@ def train_scorer(
     subjects, names = sorted({subject_of[c] for c in samples.case}), list(dict.fromkeys(samples.case))
     if len(subjects) < 2: raise InputError('masks', f'{len(subjects)} subject with a target is not enough: another one has to validate', 'Give the masks of more subjects')
     held = set(np.random.default_rng(seed).permutation(subjects)[:max(1, len(subjects)//5)])
-    train, valid = (samples.where([(subject_of[c] in held) == v for c in samples.case]) for v in (False, True))
-    state, data = Path(f'{out}.state'), fingerprint(train.sha256, valid.sha256)
-    net, _, losses = fit_scorer(scorer_learner(train, valid, recipe, seed, segmenter.device), recipe, state, fingerprint(data, seed, recipe, segmenter.weights_sha256), resume)
+    states = [Path(f'{out}.state{k or ""}') for k in range(recipe.rounds + 1)]
+    for state in states:
+        if state != states[0]: samples = samples + _passed(segmenter, cache, cases, net, seed, recipe)
+        train, valid = (samples.where([(subject_of[c] in held) == v for c in samples.case]) for v in (False, True))
+        data = fingerprint(train.sha256, valid.sha256)
+        net, _, losses = fit_scorer(scorer_learner(train, valid, recipe, seed, segmenter.device), recipe, state, fingerprint(data, seed, recipe, segmenter.weights_sha256), resume)
     header = dict(method='scorer', targets=[1], without_target=len(cases) - len(names), width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=names),
                   validation=dict(loss=min(losses), r=float(np.corrcoef(predict_dice(net, valid), valid.dice)[0, 1]), masks=len(valid)))
     save_model(out, net, header, segmenter)
-    state.unlink(missing_ok=True)
+    for state in states: state.unlink(missing_ok=True)
     return header
+
+def _passed(segmenter, cache, cases, net, seed, recipe):
+    "Masks through which a scorer moves points and boxes."
+    sets = [evolved_set(segmenter, cache, cases, begin, score_cases(net, segmenter, cache.prep), every=10, precision=recipe.precision, steps=20) for begin in loose_starts(seed).values()]
+    return sets[0] + sets[1]
 
 def load_scorer(
     path, # model file

@@ -62,8 +62,8 @@ def _train_weak(a):
     print(f'{a.out}: learned from {len(header["training_set"]["cases"])} cases in {recipe.epochs} epochs, last loss {header["final_loss"]:.4f}')
 
 def _train_scorer(a):
-    from medsam_prompts.all import folder_cases, load_segmenter, pick_device, ScorerRecipe, train_scorer
-    recipe = ScorerRecipe(rounds=a.rounds, **({} if a.epochs is None else dict(epochs=a.epochs)))
+    from medsam_prompts.all import folder_cases, load_segmenter, pick_device, scorer_recipe, train_scorer
+    recipe = scorer_recipe(a.recipe, **({} if a.epochs is None else dict(epochs=a.epochs)))
     header = train_scorer(load_segmenter(a.backbone, device=pick_device(a.device)), folder_cases(a.images, a.masks), a.out, recipe, a.seed, resume=a.resume)
     v, n = header['validation'], header['without_target']
     if n: print(f'{n} of {n + len(header["training_set"]["cases"])} cases do not show the target and are skipped', file=sys.stderr)
@@ -144,7 +144,7 @@ def _add_train(sub):
              backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'))
     _command(sub, 'scorer', _train_scorer, 'a network that predicts Dice', images=dict(_images), masks=dict(required=True, metavar='DIR', help='same stems as the images'), out=dict(_out),
              seed=dict(type=int, default=0, metavar='S'), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'),
-             rounds=dict(type=int, default=0, metavar='N', help='learn again, N times, from the masks that the scorer so far leads to'))
+             recipe=dict(default='paper', metavar='NAME', help='paper, or ours: from the image embedding, and also from masks that evolution leads to'))
 
 def _add_reproduce(sub):
     _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', names=dict(positional=True, nargs='*', metavar='NAME'), list=dict(action='store_true', help='what there is'),
@@ -156,7 +156,7 @@ def _checked(a):
     "What argparse cannot check by itself."
     from medsam_prompts.core import InputError
     if a.run is _train_weak and (a.boxes is None) == (a.masks is None): raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
-    for k, least in dict(epochs=1, members=1, shots=1, jobs=1, rounds=0, seed=0, subset_seed=0).items():
+    for k, least in dict(epochs=1, members=1, shots=1, jobs=1, seed=0, subset_seed=0).items():
         if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
     given = getattr(a, 'label', None)
     for label in (given,) if isinstance(given, int) else given or ():

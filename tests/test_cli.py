@@ -110,7 +110,7 @@ def test_drawn_boxes_points_and_a_volume(cli, folder, tmp_path):
 def test_scorer_and_evolution(cli, folder, tmp_path):
     "A scorer moves drawn points and learned prompts, and each model is refused where the other belongs."
     data, scorer, model = ('--images', folder/'images', '--masks', folder/'masks'), tmp_path/'s.safetensors', tmp_path/'m.safetensors'
-    done = cli('train', 'scorer', *data, '--epochs', 2, '--rounds', 1, '--out', scorer, *toy)
+    done = cli('train', 'scorer', *data, '--epochs', 2, '--recipe', 'ours', '--out', scorer, *toy)
     assert done.returncode == 0 and 'r =' in done.stdout and nothing_left(tmp_path/'x'), done.stderr
     assert cli('train', 'weak', *data, '--epochs', 1, '--recipe', 'ours', '--members', 2, '--out', model, *toy).returncode == 0
     write(tmp_path/'points.csv', 'image,x,y,positive\n' + ''.join(f'p{i},200,150,1\n' for i in range(6)))

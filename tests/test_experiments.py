@@ -89,9 +89,9 @@ def evolved(folder, task, gain, seed=0):
     path.mkdir()
     fixed = dict(task=task, backbone='mobile_sam', start='centroid', shots=40, subset=0, seed=seed, seconds=1.)
     rows = [dict(**fixed, way=way, case=f'c{i}', dice=h + up*(i < 6), score=h, predicted_iou=1 - h if way == 'start' else None, moved=3., calls=calls, fired='area margin' if 'safeguards' in way and i < 3 else '', setting='margin 0.1' if 'validation' in way else '')
-            for way, up, calls in [('start', 0, 1), ('evolved', gain, 51), ('evolved, safeguards', 0, 51), ('evolved, second scorer', gain, 51), ('evolved, chosen on validation', 0, 51), ('evolved on the true Dice', .15, 51)] for i, h in enumerate(hard)]
+            for way, up, calls in [('start', 0, 1), ('evolved', gain, 51), ('evolved, safeguards', 0, 51), ('evolved, our scorer', gain, 51), ('evolved, chosen on validation', 0, 51), ('evolved on the true Dice', .15, 51)] for i, h in enumerate(hard)]
     write_rows(path/'rows.csv', rows)
-    write_rows(path/'samples.csv', [dict(scorer=n, case=f'c{i}', kind=k, dice=d, predicted=.5*d*sign) for n, sign in [('paper', 1), ('evolved masks', -1)] for i in range(4) for k, d in [('level', .2), ('level', .9), ('band', .5)]])
+    write_rows(path/'samples.csv', [dict(scorer=n, case=f'c{i}', kind=k, dice=d, predicted=.5*d*sign) for n, sign in [('paper', 1), ('ours', -1)] for i in range(4) for k, d in [('level', .2), ('level', .9), ('band', .5)]])
     return str(path)
 
 

@@ -67,6 +67,7 @@ def _train_scorer(a):
     header = train_scorer(load_segmenter(a.backbone, device=pick_device(a.device)), folder_cases(a.images, a.masks), a.out, recipe, a.seed, resume=a.resume)
     v, n = header['validation'], header['without_target']
     if n: print(f'{n} of {n + len(header["training_set"]["cases"])} cases do not show the target and are skipped', file=sys.stderr)
+    if header['margin'] == 1: print('on no validation subject did evolution do without harm: predict --evolve will move nothing', file=sys.stderr)
     print(f'{a.out}: on {v["masks"]} masks of subjects that it was not trained on, predicted and true Dice correlate with r = {v["r"]:.2f} (mean squared error {v["loss"]:.4f})')
 
 # %% ../nbs/80_cli.ipynb #d5216ed5
@@ -77,7 +78,7 @@ def _predict(a):
     if a.model: generator, segmenter, prep = load_generator(a.model, dev)
     else: generator, segmenter, prep = DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points'), load_segmenter(a.backbone, device=dev), Prep()
     if a.evolve and len(generator.all_targets) > 1: raise InputError(a.evolve, f'it judges masks of one structure, and there are prompts for {len(generator.all_targets)}', 'Predict each structure alone')
-    if a.evolve: generator = EvolvedPrompts(generator, score_cases(load_scorer(a.evolve, segmenter, prep), segmenter, prep))
+    if a.evolve: generator = EvolvedPrompts(generator, score_cases(scorer := load_scorer(a.evolve, segmenter, prep), segmenter, prep), guard=scorer.guard)
     rows = predict_folder(segmenter, generator, a.images, a.out, prep, batch=4 if a.model else 1)
     flagged = sum(bool(r['flags']) for r in rows)
     print(f'{a.out}: {len(rows)} predictions, {flagged} with a flag (see predictions.csv)')

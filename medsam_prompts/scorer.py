@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SegmentationRegressor', 'scorer_image', 'EmbeddingRegressor', 'level_sets', 'band_points', 'offset_points',
-           'ScorerSet', 'scorer_set', 'PredictedDice', 'score_cases', 'evolved_set', 'loose_starts']
+           'ScorerSet', 'scorer_set', 'answer_samples', 'PredictedDice', 'score_cases']
 
 # %% ../nbs/50_scorer.ipynb #730461eb
 from collections.abc import Callable
@@ -20,14 +20,12 @@ from torch import nn, Tensor
 from .core import *
 from .data.readers import *
 from .data.preprocess import *
-from .data.boxes import *
 from .prompts.core import *
 from .backbones.core import *
 from .embeddings import *
 from .prompts.generators import *
 from .prompts.evolve import *
 from .metrics import *
-from .train.core import mixed_precision
 
 # %% ../nbs/50_scorer.ipynb #cae4e790
 class SegmentationRegressor(nn.Module):
@@ -168,10 +166,16 @@ def _samples(segmenter, cache, case, rng, levels, see):
     prompts = Prompts(points=torch.from_numpy(points).float()[None, :, None], frame='original').to_frame([frames], 'input')
     logits = segmenter.decode(emb, prompts.to(segmenter.device))[0][0, :, 0].float().cpu()
     levels = ScorerSet({}, frames.masks(torch.from_numpy(sets).float(), 'original', 'lowres').half(), torch.tensor([dice_score(m, truth) for m in sets], dtype=torch.float32), ['level']*len(sets), [case.name]*len(sets))
-    return levels + _answers(case, frames, see(segmenter, case, emb, cache.prep), logits, ['band']*3 + ['offset']*3)
+    return levels + answer_samples(case, frames, see(segmenter, case, emb, cache.prep), logits, ['band']*3 + ['offset']*3)
 
-def _answers(case, frames, seen, logits, kind):
-    "What the backbone answered, (n,l,l) logits, as samples."
+def answer_samples(
+    case:Case, # 2-D, with its mask
+    frames:Frames,
+    seen:Tensor, # what the network sees of it
+    logits:Tensor, # (n,l,l) low-res, on the CPU
+    kind:list, # n words
+) -> ScorerSet:
+    "What a backbone answered, with its Dice."
     masks = (frames.masks(logits, 'lowres', 'original', fill=-1e4) > 0).numpy()
     return ScorerSet({case.name: seen.half().cpu()}, soft_masks(logits).half(), torch.tensor([dice_score(m, case.labels > 0) for m in masks], dtype=torch.float32), kind, [case.name]*len(kind))
 
@@ -197,45 +201,3 @@ def score_cases(
 ): # list of `Encoded` -> score, as `EvolvedPrompts` takes it
     "A score for whatever cases come."
     return lambda encoded: PredictedDice(net, torch.stack([net.see(segmenter, e.case, e.embedding, prep) for e in encoded]).to(segmenter.device))
-
-# %% ../nbs/50_scorer.ipynb #99b4db73
-class _Kept:
-    "A score that keeps every mask it sees."
-    def __init__(self, score): self.score, self.seen = score, []
-    def __call__(self, logits, iou): self.seen.append(logits.detach().float().cpu()); return self.score(logits, iou)
-
-def evolved_set(
-    segmenter:Segmenter,
-    cache:EmbeddingCache,
-    cases, # `CaseList` with masks; cases without a target are left out
-    begin:Callable, # list of `Encoded` -> `Prompts` to start from
-    score_for:Callable, # list of `Encoded` -> score
-    every:int=5, # keep the masks of each fifth step
-    batch:int=4, # images at once
-    precision:str='float32', # or bfloat16, of the decoder
-    see:Callable=SegmentationRegressor.see, # as for `scorer_set`
-    **kw, # of `evolve_prompt`
-) -> ScorerSet:
-    "The masks on the way of an evolution, with their Dice."
-    parts = []
-    for i in progress(range(0, len(cases), batch), 'evolving'):
-        enc = [Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in cases[i:i + batch] if (c.labels > 0).any()]
-        if not enc: continue
-        kept, prompts = _Kept(score_for(enc)), begin(enc).to_frame([e.frames for e in enc], 'input').to(segmenter.device)
-        with mixed_precision(precision, segmenter.device): evolve_prompt(segmenter, torch.cat([e.embedding for e in enc]), prompts, kept, limits=torch.tensor([e.frames.resized[::-1] for e in enc]), **kw)
-        for b, e in enumerate(enc):
-            logits = torch.cat([l[b] for l in kept.seen[::every]])
-            parts.append(_answers(e.case, e.frames, see(segmenter, e.case, e.embedding, cache.prep), logits, ['evolved']*len(logits)))
-    return _joined(parts)
-
-# %% ../nbs/50_scorer.ipynb #e40a21ff
-def loose_starts(
-    seed:int=0,
-) -> dict: # name -> (list of `Encoded` with masks -> `Prompts` in the original frame)
-    "What users might draw: six points in and near a mask, or three boxes around it whose sides are off by up to a fifth."
-    drawn = dict(points=_loose_points, boxes=_loose_boxes)
-    rng_of = lambda e: np.random.default_rng([seed, int(fingerprint(e.case.name)[:8], 16)])
-    return {k: lambda enc, k=k: Prompts(**{k: torch.stack([drawn[k](e.case.labels > 0, rng_of(e)) for e in enc])}, frame='original', oracle=True) for k in drawn}
-
-def _loose_points(truth, rng): return torch.from_numpy(np.concatenate([band_points(truth), offset_points(truth, rng)])).float()[:, None]
-def _loose_boxes(truth, rng): return torch.from_numpy(jitter_boxes(np.stack([tight_box(truth)]*3).astype(float), .2, rng, truth.shape)).float()

@@ -4,26 +4,26 @@
 
 # %% auto #0
 __all__ = ['scorer_networks', 'scorer_recipes', 'ScorerRecipe', 'scorer_recipe', 'BestValid', 'scorer_learner', 'fit_scorer',
-           'predict_dice', 'harmless_margin', 'train_scorer', 'load_scorer']
+           'predict_dice', 'evolved_set', 'loose_starts', 'harmless_margin', 'train_scorer', 'load_scorer']
 
 # %% ../../nbs/62_train.scorer.ipynb #f6d1da3b
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from functools import partial
-
 from fastai.basics import Callback, DataLoader, DataLoaders, Learner, OptimWrapper
 from fastai.callback.schedule import combined_cos, ParamScheduler
-from fastcore.basics import store_attr
 from torch import nn
 
 from ..core import *
 from ..checkpoints import *
 from ..data.datasets import *
 from ..data.preprocess import *
+from ..data.boxes import *
+from ..prompts.core import *
 from ..backbones.core import *
 from ..embeddings import *
 from ..modelfiles import *
@@ -117,6 +117,48 @@ def predict_dice(
     device, parts = next(net.parameters()).device, np.array_split(np.arange(len(samples)), -(-len(samples)//batch))
     stacked = ((torch.stack(v).to(device) for v in zip(*(samples[i][:2] for i in some))) for some in parts)
     return torch.cat([net.eval()(*x).cpu() for x in stacked]).numpy()
+
+# %% ../../nbs/62_train.scorer.ipynb #261e3b53
+class _Kept:
+    "A score that keeps every mask it sees."
+    def __init__(self, score): self.score, self.seen = score, []
+    def __call__(self, logits, iou): self.seen.append(logits.detach().float().cpu()); return self.score(logits, iou)
+
+def evolved_set(
+    segmenter:Segmenter,
+    cache:EmbeddingCache,
+    cases, # `CaseList` with masks; cases without a target are left out
+    begin:Callable, # list of `Encoded` -> `Prompts` to start from
+    score_for:Callable, # list of `Encoded` -> score
+    every:int=5, # keep the masks of each fifth step
+    batch:int=4, # images at once
+    precision:str='float32', # or bfloat16, of the decoder
+    see:Callable=SegmentationRegressor.see, # as for `scorer_set`
+    **kw, # of `evolve_prompt`
+) -> ScorerSet:
+    "The masks on the way of an evolution, with their Dice."
+    parts = []
+    for i in progress(range(0, len(cases), batch), 'evolving'):
+        enc = [Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in cases[i:i + batch] if (c.labels > 0).any()]
+        if not enc: continue
+        kept, prompts = _Kept(score_for(enc)), begin(enc).to_frame([e.frames for e in enc], 'input').to(segmenter.device)
+        with mixed_precision(precision, segmenter.device): evolve_prompt(segmenter, torch.cat([e.embedding for e in enc]), prompts, kept, limits=torch.tensor([e.frames.resized[::-1] for e in enc]), **kw)
+        for b, e in enumerate(enc):
+            logits = torch.cat([l[b] for l in kept.seen[::every]])
+            parts.append(answer_samples(e.case, e.frames, see(segmenter, e.case, e.embedding, cache.prep), logits, ['evolved']*len(logits)))
+    return sum(parts[1:], parts[0])
+
+# %% ../../nbs/62_train.scorer.ipynb #42d49a90
+def loose_starts(
+    seed:int=0,
+) -> dict: # name -> (list of `Encoded` with masks -> `Prompts` in the original frame)
+    "What users might draw: six points in and near a mask, or three boxes around it whose sides are off by up to a fifth."
+    drawn = dict(points=_loose_points, boxes=_loose_boxes)
+    rng_of = lambda e: np.random.default_rng([seed, int(fingerprint(e.case.name)[:8], 16)])
+    return {k: lambda enc, k=k: Prompts(**{k: torch.stack([drawn[k](e.case.labels > 0, rng_of(e)) for e in enc])}, frame='original', oracle=True) for k in drawn}
+
+def _loose_points(truth, rng): return torch.from_numpy(np.concatenate([band_points(truth), offset_points(truth, rng)])).float()[:, None]
+def _loose_boxes(truth, rng): return torch.from_numpy(jitter_boxes(np.stack([tight_box(truth)]*3).astype(float), .2, rng, truth.shape)).float()
 
 # %% ../../nbs/62_train.scorer.ipynb #eb2a006b
 def harmless_margin(

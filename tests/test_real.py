@@ -1,5 +1,6 @@
 "What the package promises on real images; needs MEDSAM_PROMPTS_DATA."
 import numpy as np
+import pandas as pd
 import pytest
 
 from medsam_prompts.all import EmbeddingCache, datasets, dice_score, draw_shots, experiments_folder, load_segmenter, load_task, methods, read_rows, tasks
@@ -35,3 +36,11 @@ def test_committed_runs(task, least):
     rows = read_rows(experiments_folder()/'results/real/weak_table1/cases.csv')
     runs = rows[(rows.task == task) & (rows.method == 'weak_ours') & (rows.changes == 'members 1')].groupby(['subset', 'seed']).dice
     assert len(runs) == 9 and runs.mean().mean() >= least and set(runs.count()) == {40}
+
+
+@pytest.mark.parametrize('task', ['hc18', 'cxr_left_lung', 'busi'])
+def test_committed_evolution(task):
+    "From a click, with what validation subjects chose: better on average, hardly ever worse, never by much."
+    t = pd.read_csv(experiments_folder()/'results/real/evolve_table/table.csv').query('task == @task and start == "centroid"').set_index('way')
+    line = t.loc['evolved, chosen on validation']
+    assert line.n == 40 and line.difference > 0 and line.worse <= .1 and line.failures == 0

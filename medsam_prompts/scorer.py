@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SegmentationRegressor', 'scorer_image', 'EmbeddingRegressor', 'level_sets', 'band_points', 'offset_points',
-           'ScorerSet', 'scorer_set', 'answer_samples', 'PredictedDice', 'score_cases']
+           'ScorerSet', 'scorer_set', 'answer_masks', 'answer_samples', 'PredictedDice', 'score_cases']
 
 # %% ../nbs/50_scorer.ipynb #730461eb
 from collections.abc import Callable
@@ -134,7 +134,9 @@ class ScorerSet:
 
     def __len__(self): return len(self.dice)
     def __getitem__(self, i): return self.seen[self.case[i]], self.masks[i], self.dice[i]
-    def __add__(self, other): return ScorerSet(self.seen | other.seen, torch.cat([self.masks, other.masks]), torch.cat([self.dice, other.dice]), self.kind + other.kind, self.case + other.case)
+    def __add__(self, other): return ScorerSet.join([self, other])
+    @staticmethod
+    def join(sets): return ScorerSet({k: v for s in sets for k, v in s.seen.items()}, *(torch.cat([getattr(s, k) for s in sets]) for k in ('masks', 'dice')), *(sum((getattr(s, k) for s in sets), []) for k in ('kind', 'case')))
     def to(self, device): return ScorerSet({k: v.to(device) for k, v in self.seen.items()}, self.masks.to(device), self.dice.to(device), self.kind, self.case)
     def of(self, *kinds): return self.where([k in kinds for k in self.kind])
     def where(self, wanted):
@@ -154,9 +156,7 @@ def scorer_set(
     "About 22 masks of each case, with their Dice."
     parts = [_samples(segmenter, cache, c, np.random.default_rng([seed, i]), levels, see) for i, c in enumerate(progress(cases, 'masks')) if (c.labels > 0).any()]
     if not parts: raise InputError('masks', 'no image shows the target, so there is nothing to learn from', 'Check the masks')
-    return _joined(parts)
-
-def _joined(sets): return ScorerSet({k: v for s in sets for k, v in s.seen.items()}, *(torch.cat([getattr(s, k) for s in sets]) for k in ('masks', 'dice')), *(sum((getattr(s, k) for s in sets), []) for k in ('kind', 'case')))
+    return ScorerSet.join(parts)
 
 # %% ../nbs/50_scorer.ipynb #7810de08
 @torch.no_grad()
@@ -168,6 +168,13 @@ def _samples(segmenter, cache, case, rng, levels, see):
     levels = ScorerSet({}, frames.masks(torch.from_numpy(sets).float(), 'original', 'lowres').half(), torch.tensor([dice_score(m, truth) for m in sets], dtype=torch.float32), ['level']*len(sets), [case.name]*len(sets))
     return levels + answer_samples(case, frames, see(segmenter, case, emb, cache.prep), logits, ['band']*3 + ['offset']*3)
 
+def answer_masks(
+    frames:Frames,
+    logits:Tensor, # (...,l,l) low-res
+) -> np.ndarray: # (...,H,W) booleans
+    "What a backbone answered, on the pixels of the case."
+    return (frames.masks(logits.float().cpu(), 'lowres', 'original', fill=-1e4) > 0).numpy()
+
 def answer_samples(
     case:Case, # 2-D, with its mask
     frames:Frames,
@@ -176,8 +183,7 @@ def answer_samples(
     kind:list, # n words
 ) -> ScorerSet:
     "What a backbone answered, with its Dice."
-    masks = (frames.masks(logits, 'lowres', 'original', fill=-1e4) > 0).numpy()
-    return ScorerSet({case.name: seen.half().cpu()}, soft_masks(logits).half(), torch.tensor([dice_score(m, case.labels > 0) for m in masks], dtype=torch.float32), kind, [case.name]*len(kind))
+    return ScorerSet({case.name: seen.half().cpu()}, soft_masks(logits).half(), torch.tensor([dice_score(m, case.labels > 0) for m in answer_masks(frames, logits)], dtype=torch.float32), kind, [case.name]*len(kind))
 
 # %% ../nbs/50_scorer.ipynb #727b740c
 class PredictedDice:

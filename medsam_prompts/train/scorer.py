@@ -146,7 +146,7 @@ def evolved_set(
         for b, e in enumerate(enc):
             logits = torch.cat([l[b] for l in kept.seen[::every]])
             parts.append(answer_samples(e.case, e.frames, see(segmenter, e.case, e.embedding, cache.prep), logits, ['evolved']*len(logits)))
-    return sum(parts[1:], parts[0])
+    return ScorerSet.join(parts)
 
 # %% ../../nbs/62_train.scorer.ipynb #42d49a90
 def loose_starts(
@@ -164,14 +164,15 @@ def _loose_boxes(truth, rng): return torch.from_numpy(jitter_boxes(np.stack([tig
 def harmless_margin(
     gain:np.ndarray, # (n,) of the score
     change:np.ndarray, # (n,) of Dice, if the gain is taken
-    margins:tuple=(0., .005, .01, .02, .04, .08, .16, .32),
-) -> float: # 1: nothing is moved
+    kept:np.ndarray|float=0., # of Dice, if it is not
+    margins:tuple=(0., .005, .01, .02, .04, .08, .16, .32, 1.), # 1: nothing is moved
+) -> tuple: # mean change of Dice, margin; -inf where every margin does harm
     "Of the margins with which no case loses over 0.05 and at most one in twenty over 0.005, that of the highest mean Dice; of equals the largest."
-    counted = [(0., 1.)]
+    counted = [(-np.inf, 1.)]
     for m in margins:
-        d = np.where(gain > m, change, 0.)
+        d = np.where(gain > m, change, kept)
         if d.min() >= -.05 and (d < -.005).mean() <= .05: counted.append((round(float(d.mean()), 4), m))
-    return max(counted)[1]
+    return max(counted)
 
 # %% ../../nbs/62_train.scorer.ipynb #dbfffa4b
 def train_scorer(
@@ -195,7 +196,7 @@ def train_scorer(
         train, valid = (samples.where([(subject_of[c] in held) == v for c in samples.case]) for v in (False, True))
         data = fingerprint(train.sha256, valid.sha256)
         net, _, losses = fit_scorer(scorer_learner(train, valid, recipe, seed, segmenter.device), recipe, state, fingerprint(data, seed, recipe, segmenter.weights_sha256), resume)
-    margin = safe.margin if not recipe.rounds else harmless_margin(*_tried(segmenter, cache, [c for c in cases if subject_of[c.name] in held and c.name in names], net, seed, recipe))
+    margin = safe.margin if not recipe.rounds else harmless_margin(*_tried(segmenter, cache, [c for c in cases if subject_of[c.name] in held and c.name in names], net, seed, recipe))[1]
     header = dict(method='scorer', targets=[1], margin=margin, without_target=len(cases) - len(names), network=recipe.network, width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=names),
                   validation=dict(loss=min(losses), r=float(np.corrcoef(predict_dice(net, valid), valid.dice)[0, 1]), masks=len(valid)))
     save_model(out, net, header, segmenter)
@@ -206,7 +207,8 @@ def _tried(segmenter, cache, cases, net, seed, recipe):
     "What an evolution of drawn prompts gains in score and in Dice, with all safeguards but the margin."
     gain, change = [], []
     for case in cases:
-        e = Encoded(case, segmenter.frames(case, cache.prep), cache[case]); dice = lambda logits: np.array([dice_score(m > 0, case.labels > 0) for m in e.frames.masks(logits[0].float().cpu(), 'lowres', 'original', fill=-1e4).numpy()])
+        e = Encoded(case, segmenter.frames(case, cache.prep), cache[case])
+        dice = lambda logits: np.array([dice_score(m, case.labels > 0) for m in answer_masks(e.frames, logits[0])])
         for begin in loose_starts(seed).values():
             with mixed_precision(recipe.precision, segmenter.device): done = evolve_prompt(segmenter, e.embedding, begin([e]).to_frame([e.frames], 'input').to(segmenter.device), score_cases(net, segmenter, cache.prep)([e]), limits=torch.tensor([e.frames.resized[::-1]]), guard=replace(safe, margin=0.))
             gain.append((done.chosen - done.scores[0])[0].float().cpu().numpy()); change.append(dice(done.logits) - dice(done.first))
@@ -214,8 +216,7 @@ def _tried(segmenter, cache, cases, net, seed, recipe):
 
 def _passed(segmenter, cache, cases, net, seed, recipe):
     "Masks through which a scorer moves points and boxes."
-    sets = [evolved_set(segmenter, cache, cases, begin, score_cases(net, segmenter, cache.prep), every=10, precision=recipe.precision, see=net.see, steps=20) for begin in loose_starts(seed).values()]
-    return sets[0] + sets[1]
+    return ScorerSet.join([evolved_set(segmenter, cache, cases, begin, score_cases(net, segmenter, cache.prep), every=10, precision=recipe.precision, see=net.see, steps=20) for begin in loose_starts(seed).values()])
 
 def load_scorer(
     path, # model file

@@ -36,6 +36,7 @@ from .prompts.evolve import *
 from .metrics import *
 from .losses.overlap import *
 from .losses.box import *
+from .losses.preference import *
 from .scorer import *
 from .train.core import *
 from .train.weak import *

@@ -100,8 +100,10 @@ def _evaluate(a):
 def _reproduce(a):
     if a.data: os.environ['MEDSAM_PROMPTS_DATA'] = os.path.abspath(os.path.expanduser(a.data))
     if a.device != 'auto': os.environ['MEDSAM_PROMPTS_DEVICE'] = a.device
-    from medsam_prompts.all import make_plan, read_profile, reproduce
-    if not a.list: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor, a.finished)
+    from medsam_prompts.all import FailedCells, make_plan, read_profile, reproduce
+    if not a.list:
+        try: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor, a.finished)
+        except FailedCells as e: sys.exit(f'medsam-prompts: {e}')
     for n in read_profile(a.profile)['experiments']: print(f'{n:16} {len(make_plan([n], a.profile).cells)} cells')
 
 # %% ../nbs/80_cli.ipynb #08b24118

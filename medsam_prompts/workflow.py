@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['profiles', 'declaration', 'Cell', 'make_cell', 'read_profile', 'expand_rows', 'Plan', 'make_plan', 'run_cell',
-           'write_plan', 'run_plan', 'reproduce', 'adopt']
+           'write_plan', 'run_plan', 'FailedCells', 'reproduce', 'adopt']
 
 # %% ../nbs/76_workflow.ipynb #3e64f7aa
 import ast, itertools, json, os, platform, re, resource, subprocess, sys, time
@@ -235,6 +235,9 @@ def run_plan(
     return subprocess.run(cmd + ([] if executor == 'local' else ['--executor', executor, '--jobs', str(jobs)]), env=env).returncode == 0
 
 # %% ../nbs/76_workflow.ipynb #8d89d4e1
+class FailedCells(RuntimeError): "Some cells ended with an error; the others are done."
+
+# %% ../nbs/76_workflow.ipynb #a3296e53
 def reproduce(
     names:list, # experiments; empty means all of the profile
     profile:str='demo',
@@ -256,7 +259,7 @@ def reproduce(
     path = _report(plan, out, profile, time.time() - t0, failed)
     for id in failed: print(f'failed: {id}: {_last_words(out/"cells"/id)}', file=sys.stderr)
     print(f'report: {path.resolve()}')
-    if failed: raise RuntimeError(f'{len(failed)} of {len(plan.cells)} cells failed')
+    if failed: raise FailedCells(f'{len(failed)} of {len(plan.cells)} cells failed; their notebooks lie in {(out/"cells").resolve()}; the same call goes on from what is done')
     return path
 
 # %% ../nbs/76_workflow.ipynb #67e898c5

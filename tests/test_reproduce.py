@@ -65,3 +65,12 @@ def test_adopt(done, tmp_path, monkeypatch):
     nb['cells'][-1]['source'] = ['1']
     (tmp_path/'experiments/run.ipynb').write_text(json.dumps(nb))
     with pytest.raises(InputError, match='has changed since'): workflow.adopt(done/'out', 'mini')
+
+
+def test_a_failing_cell_is_told_in_a_line_and_stops_no_other(cli, tmp_path):
+    (tmp_path/'p.yaml').write_text('experiments:\n  weak_table1:\n    tasks: [phantom_head]\n    rows:\n      - {method: tight_box, backbone: sam_toy}\n'
+                                   '      - {method: weak, backbone: sam_toy, shots: 4, changes: {epochs: 1, width: 0}}\n')
+    res = cli('reproduce', '--profile', tmp_path/'p.yaml', '--out', tmp_path/'out')
+    assert res.returncode == 1 and 'Traceback' not in res.stderr, res.stderr
+    assert 'failed: run-phantom_head-weak' in res.stderr and 'cells failed; their notebooks lie in' in res.stderr
+    assert len(list((tmp_path/'out/cells').glob('run-*tight_box*/done.json'))) == 1

@@ -434,6 +434,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'medsam_prompts.data.boxes._sorted_corners': ( 'data.boxes.html#_sorted_corners',
                                                                                           'medsam_prompts/data/boxes.py'),
                                            'medsam_prompts.data.boxes._whole': ('data.boxes.html#_whole', 'medsam_prompts/data/boxes.py'),
+                                           'medsam_prompts.data.boxes.box_iou': ('data.boxes.html#box_iou', 'medsam_prompts/data/boxes.py'),
                                            'medsam_prompts.data.boxes.box_sides': ( 'data.boxes.html#box_sides',
                                                                                     'medsam_prompts/data/boxes.py'),
                                            'medsam_prompts.data.boxes.check_drawn': ( 'data.boxes.html#check_drawn',

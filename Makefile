@@ -37,6 +37,7 @@ bench: setup
 	$(BIN)/python benchmarks/decoder.py
 	$(BIN)/python benchmarks/many_runs.py
 	$(BIN)/python benchmarks/evolve.py
+	$(BIN)/python benchmarks/crf.py
 
 clean:
 	rm -rf .venv _docs build dist runs *.egg-info .pytest_cache

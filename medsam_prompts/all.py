@@ -32,6 +32,9 @@ from .modelfiles import *
 from .prompts.generators import *
 from .prompts.oracle import *
 from .prompts.learned import *
+from .prompts.crf import *
+from .prompts.answers import *
+from .prompts.text import *
 from .prompts.evolve import *
 from .metrics import *
 from .losses.overlap import *

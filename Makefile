@@ -38,6 +38,7 @@ bench: setup
 	$(BIN)/python benchmarks/many_runs.py
 	$(BIN)/python benchmarks/evolve.py
 	$(BIN)/python benchmarks/crf.py
+	$(BIN)/python benchmarks/saliency.py
 
 clean:
 	rm -rf .venv _docs build dist runs *.egg-info .pytest_cache

@@ -19,6 +19,7 @@ from .data.readers import *
 from .data.phantoms import *
 from .data.datasets import *
 from .data.published import *
+from .data.preference import *
 from .data.preprocess import *
 from .data.boxes import *
 from .data.augment import *
@@ -27,11 +28,13 @@ from .backbones.decoder import *
 from .backbones.core import *
 from .backbones.sam import *
 from .backbones.tinyvit import *
+from .backbones.clip import *
 from .embeddings import *
 from .modelfiles import *
 from .prompts.generators import *
 from .prompts.oracle import *
 from .prompts.learned import *
+from .prompts.saliency import *
 from .prompts.crf import *
 from .prompts.answers import *
 from .prompts.text import *

@@ -23,9 +23,10 @@ _vits = dict(vit_b=dict(embed_dim=768, depth=12, num_heads=12, global_attn_index
 
 def sam_encoder(
     size:str, # vit_b, vit_l or vit_h
-) -> ImageEncoderViT: # (B,3,1024,1024) -> (B,256,64,64)
+    input_size:int=1024, # side of the input in pixels
+) -> ImageEncoderViT: # (B,3,s,s) -> (B,256,s/16,s/16)
     "SAM's image encoder without weights."
-    return ImageEncoderViT(img_size=1024, patch_size=16, out_chans=256, mlp_ratio=4, qkv_bias=True, use_rel_pos=True, window_size=14,
+    return ImageEncoderViT(img_size=input_size, patch_size=16, out_chans=256, mlp_ratio=4, qkv_bias=True, use_rel_pos=True, window_size=14,
                            norm_layer=partial(nn.LayerNorm, eps=1e-6), **_vits[size])
 
 # %% ../../nbs/20a_backbones.sam.ipynb #5d372b9b

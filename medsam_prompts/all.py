@@ -28,6 +28,7 @@ from .backbones.decoder import *
 from .backbones.core import *
 from .backbones.sam import *
 from .backbones.tinyvit import *
+from .backbones.sammed2d import *
 from .backbones.clip import *
 from .embeddings import *
 from .modelfiles import *
@@ -36,6 +37,7 @@ from .prompts.oracle import *
 from .prompts.learned import *
 from .prompts.saliency import *
 from .prompts.crf import *
+from .prompts.priors import *
 from .prompts.answers import *
 from .prompts.text import *
 from .prompts.evolve import *
@@ -53,6 +55,8 @@ from .baselines.grabcut import *
 from .baselines.unet import *
 from .baselines.transunet import *
 from .baselines.autosam import *
+from .baselines.selfprompt import *
+from .baselines.saliency import *
 from .pipeline import *
 from .codeprint import *
 from .evaluate import *

@@ -23,6 +23,7 @@ from .backbones.core import backbones
 from .losses.box import BoxRecipe
 from .train.weak import WeakRecipe, weak_recipes
 from .baselines.unet import SupervisedRecipe
+from .baselines.saliency import lacking
 from .methods import methods
 from .codeprint import *
 from .report import *
@@ -67,10 +68,11 @@ def _check_value(notebook, key, value):
     if key == 'changes': return _check_changes(notebook, value)
     if key in _choices and value not in _choices[key]: raise InputError(f'{notebook}.ipynb', f'there is no {key} {value}', f'Choose one of {", ".join(_choices[key])}')
     if key in _least and (type(value) is not int or value < _least[key]): raise InputError(f'{notebook}.ipynb', f'{key} is {value!r}', f'Give a whole number, at least {_least[key]}')
+    if key == 'fraction' and not (isinstance(value, float) and 0 < value <= 1): raise InputError(f'{notebook}.ipynb', f'fraction is {value!r}', 'Give a share of the training subjects, such as 0.1')
 
 def _check_changes(notebook, changes):
     "Fields of a recipe, with values of their kind."
-    known = {'recipe': 'paper', **{f: d.default for r in (WeakRecipe, BoxRecipe, SupervisedRecipe) for f, d in r.__dataclass_fields__.items()}}
+    known = {'recipe': 'paper', 'text': '', 'clip': '', **{f: d.default for r in (WeakRecipe, BoxRecipe, SupervisedRecipe) for f, d in r.__dataclass_fields__.items()}}
     for k, v in changes.items():
         if k not in known: raise InputError(f'{notebook}.ipynb', f'no recipe has a field {k}', f'Its fields are {", ".join(known)}')
         if isinstance(known[k], (int, float)) and (isinstance(v, bool) != isinstance(known[k], bool) or not isinstance(v, (int, float)) or v < 0): raise InputError(f'{notebook}.ipynb', f'{k} is {v!r}', f'Give a value like {known[k]!r}')
@@ -158,7 +160,7 @@ def _add_experiment(plan, name, settings, finished):
     for t, _ in lines: _check_value(name, 'task', t)
     state = {t: datasets[tasks[t].dataset].state() for t, _ in lines}
     for t, s in state.items():
-        if s not in ('embedded', 'present') and (says := f'{t}: the data set {tasks[t].dataset} is {s}') not in plan.skipped: plan.skipped.append(says)
+        if s not in ('embedded', 'present'): _skip(plan, f'{t}: the data set {tasks[t].dataset} is {s}')
     runs = [_run_cell(notebook, t, row) for t, row in lines if state[t] in ('embedded', 'present') and not _absent(plan, notebook, row)]
     kept = [(e, r) for e, r in runs if not finished or (Path(finished)/'cells'/r.id/'done.json').is_file()]
     if len(kept) < len(runs): plan.skipped.append(f'{name}: {len(runs) - len(kept)} of {len(runs)} runs are not finished')
@@ -182,9 +184,13 @@ def _absent(plan, notebook, row):
     "Runs whose weights are not here are left out, with a word on where to get them."
     name = _backbone_of(notebook, row)
     _check_value(notebook, 'backbone', name)
+    if says := lacking(row): return _skip(plan, says)
     if not backbones[name]['has_checkpoint'] or (name in checkpoints and checkpoint_state(name) != 'absent'): return False
     how = f'run: medsam-prompts checkpoints fetch {name}' if name in checkpoints else 'no official file is registered'
-    if (says := f'{name}: its weights are not here ({how})') not in plan.skipped: plan.skipped.append(says)
+    return _skip(plan, f'{name}: its weights are not here ({how})')
+
+def _skip(plan, says):
+    if says not in plan.skipped: plan.skipped.append(says)
     return True
 
 def _add(plan, cell):

@@ -57,7 +57,7 @@ class SelfPrompts(PromptGenerator):
 
     def _coarse(self, e, p):
         weak = p.max() <= .5
-        self.fired[e.case.name] = {t: ('weak_saliency',)*bool(weak) for t in self.targets}
+        self.fired[e.case.name] = {t: ('fallback_prompt',)*bool(weak) for t in self.targets}
         return p > p.max()/2 if weak else p > .5
 
 # %% ../../nbs/65e_baselines.selfprompt.ipynb #66a52cea

@@ -287,24 +287,6 @@ class EverythingSaliency(LearnedSaliency):
         masks = ((logits > 0) & (p >= 0)).float(); p = p.clamp(min=0)
         return logits, iou, 2*(masks*p).sum((1, 2))/(masks.sum((1, 2)) + p.sum()).clamp(min=1e-6)
 
-    def candidates(self, e, z):
-        "Prompts to ask with, in the input frame."
-        pitch = e.frames.input[0]/z.shape[-1]
-        w, h = (max(1, int(round(s/pitch))) for s in e.frames.resized[::-1])
-        p = z[:h, :w].sigmoid()
-        last = torch.tensor(e.frames.resized[::-1]) - 1 # cells may stick out of the image by less than one
-        if self.prompt == 'points': return Prompts(points=self._points(p, pitch).minimum(last)[None, :, None])
-        grid = grid_boxes(self.sizes, (w, h)); agree = box_agreement(p, grid)
-        grid = scale_boxes(torch.from_numpy(grid[_apart(grid, agree, .6)[:self.n]]), pitch)
-        parts = e.frames.boxes(torch.from_numpy(part_boxes(on_case(z, e.frames))), 'original', 'input')
-        return Prompts(boxes=torch.cat([grid.minimum(last.repeat(2)), parts]).float()[None])
-
-    def _points(self, p, pitch, nodes=16):
-        "Nodes of a grid where the map is highest."
-        low = F.adaptive_avg_pool2d(p[None], [max(1, round(nodes*s/max(p.shape))) for s in p.shape])[0]
-        y, x = np.unravel_index(low.flatten().argsort(descending=True)[:self.n].cpu().numpy(), low.shape)
-        return torch.tensor(np.stack([(x + .5)/low.shape[1]*p.shape[1], (y + .5)/low.shape[0]*p.shape[0]], 1)*pitch - .5, dtype=torch.float32)
-
 def _split(prompts, n):
     given = {k: v.split(n, 1) for k, v in prompts._given().items()}
     return [Prompts(**dict(zip(given, part))) for part in zip(*given.values())]
@@ -315,6 +297,30 @@ def _on_lowres(z, frames):
     h, w = (max(1, round(r*l/i)) for r, l, i in zip(frames.resized, frames.lowres, frames.input))
     p[h:], p[:, w:] = -1, -1
     return p
+
+# %% ../../nbs/33b_prompts.priors.ipynb #b2c179d3
+@patch
+def candidates(self:EverythingSaliency,
+    e:Encoded,
+    z:Tensor, # (e,e) logits of the guide
+) -> Prompts: # of one image
+    "Prompts to ask with, in the input frame."
+    pitch = e.frames.input[0]/z.shape[-1]
+    w, h = (max(1, int(round(s/pitch))) for s in e.frames.resized[::-1])
+    p = z[:h, :w].sigmoid()
+    last = torch.tensor(e.frames.resized[::-1]) - 1
+    if self.prompt == 'points': return Prompts(points=self._points(p, pitch).minimum(last)[None, :, None])
+    grid = grid_boxes(self.sizes, (w, h)); agree = box_agreement(p, grid)
+    grid = scale_boxes(torch.from_numpy(grid[_apart(grid, agree, .6)[:self.n]]), pitch)
+    parts = e.frames.boxes(torch.from_numpy(part_boxes(on_case(z, e.frames))), 'original', 'input')
+    return Prompts(boxes=torch.cat([grid.minimum(last.repeat(2)), parts]).float()[None])
+
+@patch
+def _points(self:EverythingSaliency, p, pitch, nodes=16):
+    "Nodes of a grid where the map is highest."
+    low = F.adaptive_avg_pool2d(p[None], [max(1, round(nodes*s/max(p.shape))) for s in p.shape])[0]
+    y, x = np.unravel_index(low.flatten().argsort(descending=True)[:self.n].cpu().numpy(), low.shape)
+    return torch.tensor(np.stack([(x + .5)/low.shape[1]*p.shape[1], (y + .5)/low.shape[0]*p.shape[0]], 1)*pitch - .5, dtype=torch.float32)
 
 # %% ../../nbs/33b_prompts.priors.ipynb #07da586d
 @patch(cls_method=True)

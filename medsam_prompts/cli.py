@@ -72,14 +72,16 @@ def _train_scorer(a):
 
 # %% ../nbs/80_cli.ipynb #d5216ed5
 def _predict(a):
-    from medsam_prompts.all import DrawnPrompts, EvolvedPrompts, InputError, load_generator, load_scorer, load_segmenter, pick_device, predict_folder, Prep, score_cases
-    if sum(o is not None for o in (a.model, a.boxes, a.points)) != 1: raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes and --points')
+    from medsam_prompts.all import DrawnPrompts, EvolvedPrompts, InputError, load_generator, load_scorer, load_segmenter, pick_device, predict_folder, Prep, score_cases, text_prompts
+    if sum(o is not None for o in (a.model, a.boxes, a.points, a.text)) != 1: raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes, --points and --text')
     dev = pick_device(a.device)
     if a.model: generator, segmenter, prep = load_generator(a.model, dev)
-    else: generator, segmenter, prep = DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points'), load_segmenter(a.backbone, device=dev), Prep()
+    else:
+        generator = text_prompts(a.text, a.backbone, a.clip, dev, a.bank) if a.text is not None else DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points')
+        segmenter, prep = load_segmenter(a.backbone, device=dev), Prep()
     if a.evolve and len(generator.all_targets) > 1: raise InputError(a.evolve, f'it judges masks of one structure, and there are prompts for {len(generator.all_targets)}', 'Predict each structure alone')
     if a.evolve: generator = EvolvedPrompts(generator, score_cases(scorer := load_scorer(a.evolve, segmenter, prep), segmenter, prep), guard=scorer.guard)
-    rows = predict_folder(segmenter, generator, a.images, a.out, prep, batch=4 if a.model else 1)
+    rows = predict_folder(segmenter, generator, a.images, a.out, prep, batch=1 if a.boxes or a.points else 4)
     flagged = sum(bool(r['flags']) for r in rows)
     print(f'{a.out}: {len(rows)} predictions, {flagged} with a flag (see predictions.csv)')
 
@@ -133,7 +135,8 @@ def _parser():
     _command(sub, 'datasets', _datasets, 'data sets: list them, or show one', action=dict(positional=True, nargs='?', choices=['list', 'show'], default='list'), name=dict(positional=True, nargs='?'))
     _command(sub, 'embed', _embed, 'embed the images of a folder', images=dict(_images), backbone=dict(_backbone))
     _add_train(sub.add_parser('train', help='learn a prompt generator').add_subparsers(required=True, metavar='method'))
-    _command(sub, 'predict', _predict, 'masks for the images of a folder', images=dict(_images), out=dict(_out), model=dict(metavar='FILE'), boxes=dict(_csv), points=dict(_csv), evolve=dict(metavar='SCORER', help='move the prompts uphill on what this model of train scorer predicts'), backbone=dict(_backbone))
+    _command(sub, 'predict', _predict, 'masks for the images of a folder', images=dict(_images), out=dict(_out), model=dict(metavar='FILE'), boxes=dict(_csv), points=dict(_csv), text=dict(metavar='TEXT', help='what to look for, such as "breast lesion"'), bank=dict(metavar='FILE.yaml', help='words for --text, laid over those of the package'),
+             clip=dict(default='biomedclip', metavar='NAME', help='who compares image and text: biomedclip, local-dir:FOLDER, or MODEL:PRETRAINED of open_clip'), evolve=dict(metavar='SCORER', help='move the prompts uphill on what this model of train scorer predicts'), backbone=dict(_backbone))
     _command(sub, 'evaluate', _evaluate, 'compare masks with the truth, case by case', pred=dict(required=True, metavar='DIR'), truth=dict(required=True, metavar='DIR'), out=dict(_out, metavar='cases.csv'),
              label=dict(_label), spacing=dict(metavar='X,Y', help='pixel size in mm'), nsd_tolerance=dict(type=float, default=2., metavar='T', help='mm where spacing is known, else pixels'))
     _add_reproduce(sub)

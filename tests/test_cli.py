@@ -107,6 +107,16 @@ def test_drawn_boxes_points_and_a_volume(cli, folder, tmp_path):
     assert out.shape == (20, 22, 5) and np.allclose(out.affine, affine) and set(np.unique(np.asarray(out.dataobj))) <= {0, 4, 7}
 
 
+def test_prompts_from_a_text(cli, folder, tmp_path):
+    call = ('predict', '--text', 'left lung', '--backbone', 'sam_toy', '--images', folder/'images', '--quiet')
+    done = cli(*call, '--clip', 'tiny', '--out', tmp_path/'out')
+    assert done.returncode == 0 and len(list((tmp_path/'out').glob('*.png'))) == 6, done.stderr
+    write(tmp_path/'bank.yaml', 'left lung:\n  phrase: [1, 2]\n')
+    for wrong, says in [((), 'the model is not here'), (('--clip', 'tiny', '--bank', tmp_path/'bank.yaml'), 'bank.yaml, left lung, phrase'), (('--clip', 'vit'), 'no such CLIP model'), (('--boxes', folder/'boxes.csv'), 'exactly one prompt')]:
+        done = cli(*call, *wrong, '--out', tmp_path/'no')
+        assert done.returncode == 2 and says in done.stderr and done.stderr.strip().count('\n') == 0 and not (tmp_path/'no').exists(), done.stderr
+
+
 def test_scorer_and_evolution(cli, folder, tmp_path):
     "A scorer moves drawn points and learned prompts, and each model is refused where the other belongs."
     data, scorer, model = ('--images', folder/'images', '--masks', folder/'masks'), tmp_path/'s.safetensors', tmp_path/'m.safetensors'

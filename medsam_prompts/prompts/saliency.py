@@ -112,7 +112,7 @@ def gscorecam(
     x:Tensor, # (B,3,S,S) from `ClipTower.preprocess`
     text_features:Tensor, # (D,), or (B,D): one text per image
     layer:str|None=None, # default: the first norm of the last block [ours]
-    k:int=300, # channels asked: 300 in public code for BiomedCLIP [code], a tenth of them in gScoreCAM [paper]
+    k:int=300, # channels asked, all where there are fewer: 300 in public code for BiomedCLIP [code], a tenth of them in gScoreCAM [paper]
     batch:int=32, # masked images held at once; bounds the memory, and 4 are as fast on a CPU
     softmax:str='all', # see `channel_weights`
 ) -> Saliency:
@@ -121,8 +121,8 @@ def gscorecam(
     text = text_features.expand(len(x), -1)
     looks = [channel_importance(tower, a, t, layer) for a, t in zip(x.split(batch), text.split(batch))]
     importance, acts = (torch.cat(v) for v in zip(*looks))
-    if not 0 < k <= (n := acts.shape[1]): raise InputError(f'k {k}', f'{layer} has {n} channels', f'Choose k from 1 to {n}')
-    channels = importance.topk(k).indices
+    if k < 1: raise InputError(f'k {k}', 'no channel would be asked', 'Choose k from 1 on')
+    channels = importance.topk(min(k, n := acts.shape[1])).indices
     chosen = acts.gather(1, channels[..., None, None].expand(-1, -1, *acts.shape[2:]))
     scores = channel_scores(tower, x, chosen, text, batch)
     weights = channel_weights(channels, scores, n, softmax)

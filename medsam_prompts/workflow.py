@@ -14,8 +14,8 @@ from pathlib import Path
 
 import nbformat, yaml
 
-import medsam_prompts, medsam_prompts.data.published, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit  # each registers what it brings
-import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam
+import medsam_prompts, medsam_prompts.data.published, medsam_prompts.data.preference, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit, medsam_prompts.backbones.sammed2d  # each registers what it brings
+import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam, medsam_prompts.baselines.selfprompt
 from .core import *
 from .checkpoints import checkpoint_state, checkpoints
 from .data.datasets import datasets, tasks

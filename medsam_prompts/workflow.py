@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat, yaml
 
 import medsam_prompts, medsam_prompts.data.published, medsam_prompts.data.preference, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit, medsam_prompts.backbones.sammed2d  # each registers what it brings
-import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam, medsam_prompts.baselines.selfprompt
+import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam, medsam_prompts.baselines.selfprompt, medsam_prompts.baselines.saliency
 from .core import *
 from .checkpoints import checkpoint_state, checkpoints
 from .data.datasets import datasets, tasks
@@ -23,8 +23,8 @@ from .backbones.core import backbones
 from .losses.box import BoxRecipe
 from .train.weak import WeakRecipe, weak_recipes
 from .baselines.unet import SupervisedRecipe
-from .baselines.saliency import lacking
-from .methods import methods
+from .baselines.nnunet import NnUNetRecipe
+from .methods import methods, lacking
 from .codeprint import *
 from .report import *
 
@@ -72,7 +72,7 @@ def _check_value(notebook, key, value):
 
 def _check_changes(notebook, changes):
     "Fields of a recipe, with values of their kind."
-    known = {'recipe': 'paper', 'text': '', 'clip': '', **{f: d.default for r in (WeakRecipe, BoxRecipe, SupervisedRecipe) for f, d in r.__dataclass_fields__.items()}}
+    known = {'recipe': 'paper', 'text': '', 'clip': '', **{f: d.default for r in (NnUNetRecipe, WeakRecipe, BoxRecipe, SupervisedRecipe) for f, d in r.__dataclass_fields__.items()}}
     for k, v in changes.items():
         if k not in known: raise InputError(f'{notebook}.ipynb', f'no recipe has a field {k}', f'Its fields are {", ".join(known)}')
         if isinstance(known[k], (int, float)) and (isinstance(v, bool) != isinstance(known[k], bool) or not isinstance(v, (int, float)) or v < 0): raise InputError(f'{notebook}.ipynb', f'{k} is {v!r}', f'Give a value like {known[k]!r}')

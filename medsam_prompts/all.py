@@ -57,6 +57,7 @@ from .baselines.transunet import *
 from .baselines.autosam import *
 from .baselines.selfprompt import *
 from .baselines.saliency import *
+from .baselines.nnunet import *
 from .pipeline import *
 from .codeprint import *
 from .evaluate import *

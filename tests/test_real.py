@@ -44,3 +44,14 @@ def test_committed_evolution(task):
     t = pd.read_csv(experiments_folder()/'results/real/evolve_table/table.csv').query('task == @task and start == "centroid"').set_index('way')
     line = t.loc['evolved, chosen on validation']
     assert line.n == 40 and line.difference > 0 and line.worse <= .1 and line.failures == 0
+
+
+@pytest.mark.parametrize('task, share', [('hc18', .9), ('cxr_left_lung', .9), ('busi', .3)])
+def test_committed_prompts(task, share):
+    "A tenth labelled: the best map that it teaches leads to this share of what the true box does; nothing beats the true box."
+    rows = read_rows(experiments_folder()/'results/real/prefer_prompts/cases.csv').query('task == @task')
+    mean = rows.groupby(['method', 'subset']).dice.mean().groupby('method').mean()
+    learned = mean[['prototype', 'probe', 'everything']]
+    assert share*mean.tight_box <= learned.max() <= mean.tight_box
+    assert set(rows[rows.method == 'tight_box'].box_iou) == {1.} and rows.box_iou.between(0, 1).all()
+    assert (rows[rows.method.isin(learned.index)].fraction == .1).all() and (rows.groupby(['method', 'changes', 'subset'], dropna=False).case.nunique() == 40).all()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['prefer_recipes', 'PreferRecipe', 'prefer_recipe', 'encoder_trains', 'tuned_copy', 'with_encoder', 'PromptedSegmenter',
-           'FocalDice', 'lowres_dice', 'BestDice', 'halving', 'tune_learner', 'fit_stage', 'Comparisons', 'compare',
-           'bernoulli_kl', 'AlignLoss', 'PreferLog', 'Anchor', 'align_learner', 'MadeBefore', 'Preferred', 'fit_prefer',
-           'save_prefer', 'load_prefer']
+           'FocalDice', 'lowres_dice', 'BestDice', 'halving', 'tune_learner', 'fit_stage', 'Comparisons',
+           'compare_candidates', 'bernoulli_kl', 'AlignLoss', 'PreferLog', 'Anchor', 'align_learner', 'MadeBefore',
+           'Preferred', 'fit_prefer', 'save_prefer', 'load_prefer']
 
 # %% ../../nbs/63_train.prefer.ipynb #450f75ed
 from copy import deepcopy
@@ -228,7 +228,7 @@ class Comparisons:
     @property
     def sha256(self): return fingerprint(self.logits, self.candidates, self.coef)
 
-def compare(
+def compare_candidates(
     reference:Segmenter,
     samples:PromptedSet, # unlabelled
     annotator:Annotator,
@@ -351,7 +351,7 @@ def _tuned(segmenter, labelled, valid, recipe, seed, state, job, resume):
     return tuned, losses, learn.best_dice.dices if valid is not None else []
 
 def _aligned(reference, unlabelled, labelled, valid, recipe, annotator, seed, state, job, resume):
-    told = compare(reference, unlabelled, annotator, recipe); learn = align_learner(reference, unlabelled, told, recipe, seed, valid, labelled)
+    told = compare_candidates(reference, unlabelled, annotator, recipe); learn = align_learner(reference, unlabelled, told, recipe, seed, valid, labelled)
     aligned, _ = fit_stage(learn, reference, recipe.align_epochs, recipe.align_lr, recipe.halve, f'{state}.align', fingerprint(job, told.sha256), resume)
     return aligned, learn.prefer_log.rows
 

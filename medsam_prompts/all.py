@@ -46,9 +46,11 @@ from .losses.overlap import *
 from .losses.box import *
 from .losses.preference import *
 from .scorer import *
+from .annotators import *
 from .train.core import *
 from .train.weak import *
 from .train.scorer import *
+from .train.prefer import *
 from .methods import *
 from .baselines.persam import *
 from .baselines.grabcut import *

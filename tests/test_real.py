@@ -53,5 +53,5 @@ def test_committed_prompts(task, share):
     mean = rows.groupby(['method', 'subset']).dice.mean().groupby('method').mean()
     learned = mean[['prototype', 'probe', 'everything']]
     assert share*mean.tight_box <= learned.max() <= mean.tight_box
-    assert set(rows[rows.method == 'tight_box'].box_iou) == {1.} and rows.box_iou.between(0, 1).all()
+    assert rows[rows.method == 'tight_box'].box_iou.min() > .999 and rows.box_iou.between(0, 1).all()
     assert (rows[rows.method.isin(learned.index)].fraction == .1).all() and (rows.groupby(['method', 'changes', 'subset'], dropna=False).case.nunique() == 40).all()

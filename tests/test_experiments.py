@@ -74,7 +74,7 @@ def test_table1_joins_the_seeds(tmp_path, monkeypatch):
         rows = pd.read_csv(f'{runs[-1]}/rows.csv').assign(seed=seed, score=[.9 if (i + seed) % 3 == 0 else .1 for i in range(12)])
         write_rows(f'{runs[-1]}/rows.csv', rows)
     pd.read_csv(f'{runs[0]}/rows.csv').assign(score=.9).to_csv(f'{runs[0]}/rows.csv', index=False)
-    source = _sources('weak_table1')[1].split('last = methods')[0] # the figure wants masks of real cases
+    source = _sources('weak_table1')[1].split('def same(')[0] # the figure wants masks of real cases
     names = dict(runs=runs, out=str(tmp_path))
     exec(source, names)
     t = names['table'].set_index('changes').query('method == "weak_ours"')

@@ -131,7 +131,7 @@ class AutoSAM(nn.Module):
     def forward(self, x, emb): # (B,3,s,s) in 0..1, (B,C,e,e) -> (B,1,s,s)
         sparse = emb.new_zeros(len(emb), 1, 0, self.segmenter.embed_dim)
         logits, _ = self.segmenter.decode(emb, (sparse, self.prompt(x).unsqueeze(1)))
-        return F.interpolate(stretched(logits[:, 0]), x.shape[-2:], mode='bilinear', align_corners=False)
+        return F.interpolate(stretched(logits[:, 0].float()), x.shape[-2:], mode='bilinear', align_corners=False)
 
 # %% ../../nbs/65d_baselines.autosam.ipynb #127adc45
 def image_and_embedding(

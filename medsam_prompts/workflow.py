@@ -21,7 +21,9 @@ from .checkpoints import checkpoint_state, checkpoints
 from .data.datasets import datasets, tasks
 from .backbones.core import backbones
 from .losses.box import BoxRecipe
+from .annotators import named_annotator
 from .train.weak import WeakRecipe, weak_recipes
+from .train.prefer import PreferRecipe, prefer_recipe
 from .baselines.unet import SupervisedRecipe
 from .baselines.nnunet import NnUNetRecipe
 from .methods import methods, lacking
@@ -66,13 +68,21 @@ _choices, _least = dict(task=tasks, method=methods, backbone=backbones, start=('
 def _check_value(notebook, key, value):
     if value is None: return
     if key == 'changes': return _check_changes(notebook, value)
+    if key == 'also': return [_check_value(notebook, 'method', m) for m in value]
+    if key == 'ways': return [_check_way(notebook, way) for way in value.values()]
     if key in _choices and value not in _choices[key]: raise InputError(f'{notebook}.ipynb', f'there is no {key} {value}', f'Choose one of {", ".join(_choices[key])}')
     if key in _least and (type(value) is not int or value < _least[key]): raise InputError(f'{notebook}.ipynb', f'{key} is {value!r}', f'Give a whole number, at least {_least[key]}')
-    if key == 'fraction' and not (isinstance(value, float) and 0 < value <= 1): raise InputError(f'{notebook}.ipynb', f'fraction is {value!r}', 'Give a share of the training subjects, such as 0.1')
+    if key in ('fraction', 'rated') and not (isinstance(value, float) and 0 < value <= 1): raise InputError(f'{notebook}.ipynb', f'{key} is {value!r}', 'Give a share of the training subjects, such as 0.1')
+
+def _check_way(notebook, way):
+    "Fields of a preference recipe, an annotator and its errors."
+    named_annotator(way.get('annotator', 'iou'), [])
+    prefer_recipe('ours', **{k: v for k, v in way.items() if k in PreferRecipe.__dataclass_fields__})
+    _check_changes(notebook, {k: v for k, v in way.items() if k not in ('annotator', 'noise')})
 
 def _check_changes(notebook, changes):
     "Fields of a recipe, with values of their kind."
-    known = {'recipe': 'paper', 'text': '', 'clip': '', **{f: d.default for r in (NnUNetRecipe, WeakRecipe, BoxRecipe, SupervisedRecipe) for f, d in r.__dataclass_fields__.items()}}
+    known = {'recipe': 'paper', 'text': '', 'clip': '', **{f: d.default for r in (NnUNetRecipe, PreferRecipe, WeakRecipe, BoxRecipe, SupervisedRecipe) for f, d in r.__dataclass_fields__.items()}}
     for k, v in changes.items():
         if k not in known: raise InputError(f'{notebook}.ipynb', f'no recipe has a field {k}', f'Its fields are {", ".join(known)}')
         if isinstance(known[k], (int, float)) and (isinstance(v, bool) != isinstance(known[k], bool) or not isinstance(v, (int, float)) or v < 0): raise InputError(f'{notebook}.ipynb', f'{k} is {v!r}', f'Give a value like {known[k]!r}')

@@ -60,6 +60,7 @@ from .baselines.autosam import *
 from .baselines.selfprompt import *
 from .baselines.saliency import *
 from .baselines.nnunet import *
+from .baselines.tuned import *
 from .pipeline import *
 from .codeprint import *
 from .evaluate import *

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat, yaml
 
 import medsam_prompts, medsam_prompts.data.published, medsam_prompts.data.preference, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit, medsam_prompts.backbones.sammed2d  # each registers what it brings
-import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam, medsam_prompts.baselines.selfprompt, medsam_prompts.baselines.saliency
+import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam, medsam_prompts.baselines.selfprompt, medsam_prompts.baselines.saliency, medsam_prompts.baselines.tuned
 from .core import *
 from .checkpoints import checkpoint_state, checkpoints
 from .data.datasets import datasets, tasks
@@ -166,22 +166,22 @@ def make_plan(
 
 # %% ../nbs/76_workflow.ipynb #dc52c19e
 def _add_experiment(plan, name, settings, finished):
-    lines, notebook = list(_lines(settings.pop('tasks'), settings.pop('rows'))), settings.pop('run', 'run')
-    for t, _ in lines: _check_value(name, 'task', t)
-    state = {t: datasets[tasks[t].dataset].state() for t, _ in lines}
+    lines = list(_lines(settings.pop('tasks'), settings.pop('rows'), settings.pop('run', 'run')))
+    for _, t, _ in lines: _check_value(name, 'task', t)
+    state = {t: datasets[tasks[t].dataset].state() for _, t, _ in lines}
     for t, s in state.items():
         if s not in ('embedded', 'present'): _skip(plan, f'{t}: the data set {tasks[t].dataset} is {s}')
-    runs = [_run_cell(notebook, t, row) for t, row in lines if state[t] in ('embedded', 'present') and not _absent(plan, notebook, row)]
+    runs = [_run_cell(*line) for line in lines if state[line[1]] in ('embedded', 'present') and not _absent(plan, line[0], line[2])]
     kept = [(e, r) for e, r in runs if not finished or (Path(finished)/'cells'/r.id/'done.json').is_file()]
     if len(kept) < len(runs): plan.skipped.append(f'{name}: {len(runs) - len(kept)} of {len(runs)} runs are not finished')
     runs = [_add(plan, e) and _add(plan, r) for e, r in kept]
     if runs: plan.summaries[name] = _add(plan, make_cell(name, settings, runs))
 
-def _lines(tasks, rows):
-    "Pairs of a task and single values; a row may have `tasks` of its own."
+def _lines(tasks, rows, run):
+    "Notebook, task and single values; a row may have `tasks` and a `run` of its own."
     for row in rows:
         own = row.get('tasks', tasks)
-        yield from ((t, one) for t in own for one in expand_rows([{k: v for k, v in row.items() if k != 'tasks'}]))
+        yield from ((row.get('run', run), t, one) for t in own for one in expand_rows([{k: v for k, v in row.items() if k not in ('tasks', 'run')}]))
 
 def _run_cell(notebook, task, row):
     "A run, and the embeddings that it needs first."

@@ -111,3 +111,32 @@ def test_evolution(tmp_path):
     assert page.count('class=oracle') == 12 and 'evolved on the true Dice†' in page
     assert {'figure.png', 'figure.csv'} <= execute('evolve_fig4', runs, tmp_path)
     assert pd.read_csv(tmp_path/'figure.csv').r.tolist() == pytest.approx([1, 1, -1]*2)
+
+
+def preferred(folder, task, subset, ranking, free, share='rest', fraction=.1):
+    "A folder as prefer_run leaves it."
+    path = folder/f'prefer-{task}-{subset}-{share}-{fraction}'
+    path.mkdir()
+    fixed = dict(task=task, backbone='lite_medsam', method='probe', fraction=fraction, share=share, subset=subset, seed=subset, changes='')
+    ways = [('prompts alone', -.3, 0, None, 0), ('labelled part', -.2, 0, None, .5), ('all labelled', 0, 0, None, .8), ('ranking', ranking, 9, 'iou', .6), ('more candidates', ranking - .05, 9, 'iou', .55),
+            ('agree', free, 9, 'agreement', .7), ('predicted', free - .1, 9, 'predicted iou', .4), ('noise 30%', ranking - .01, 9, 'iou, 30% errors', .3)]
+    write_rows(path/'rows.csv', [dict(**fixed, way=w, labelled=1, rated=n, annotator=a, best=best, case=f'c{i}', dice=h + d, fit_seconds=1.) for w, d, n, a, best in ways for i, h in enumerate(hard)])
+    write_rows(path/'log.csv', [dict(**fixed, way='labelled part', epoch=0, dice=.5)] + [dict(**fixed, way='ranking', epoch=1, margin=1., told=.5, differing=.1, changed=.2, drift=3., dice=.6)])
+    return str(path)
+
+
+def test_preference(tmp_path):
+    runs = [preferred(tmp_path, 'busi', s, -.1, -.15) for s in (0, 1)] + [preferred(tmp_path, 'hc18', 0, -.2, -.25)]
+    plain = run(tmp_path, 'busi', 'unet', -.4)
+    assert {'table.html', 'choice.csv', 'table_20.html'} <= execute('prefer_main', [*runs, plain], tmp_path)
+    t = pd.read_csv(tmp_path/'table.csv').set_index(['task', 'way'])
+    assert t.closed['busi', 'ranking'] == pytest.approx(.5) and t.closed['busi', 'agree'] == pytest.approx(.25) and t.closed['hc18', 'ranking'] == pytest.approx(0)
+    assert t.runs['busi', 'ranking'] == 2 and t.difference_low['busi', 'ranking'] == pytest.approx(.1)
+    c = pd.read_csv(tmp_path/'choice.csv').set_index(['task', 'way'])
+    assert c.kept['busi', 'no truth, chosen'] == pytest.approx(.5) and c.difference['busi', 'rated, chosen'] == pytest.approx(.1) and math.isnan(c.kept['hc18', 'no truth, chosen'])
+    assert 'ranking‡' in (tmp_path/'table.html').read_text() and '57.4' in (tmp_path/'table_20.html').read_text()
+    assert {'growth.png'} <= execute('prefer_growth', [preferred(tmp_path, 'busi', 0, g, -.2, s) for s, g in ((.1, -.15), (.4, -.05))], tmp_path)
+    t = pd.read_csv(tmp_path/'table.csv').query('way == "ranking"')
+    assert t.reported.tolist()[1:] == pytest.approx([.8815]) and t.closed.tolist() == pytest.approx([.25, .75])
+    execute('prefer_noise', runs, tmp_path)
+    assert pd.read_csv(tmp_path/'table.csv').query('task == "busi"').set_index('way').reported.dropna().to_dict() == pytest.approx({'ranking': .7588, 'noise 30%': .7568})

@@ -61,7 +61,9 @@ from .baselines.selfprompt import *
 from .baselines.saliency import *
 from .baselines.nnunet import *
 from .baselines.tuned import *
+from .prompts.sources import *
 from .pipeline import *
+from .semisupervised import *
 from .codeprint import *
 from .evaluate import *
 from .results import *

@@ -10,12 +10,22 @@ import argparse, os, sys
 
 # %% ../nbs/80_cli.ipynb #d0b09477
 def _info(a):
+    if a.model: return _about_model(a.model)
     import platform
     from medsam_prompts.all import checkpoint_state, checkpoints
     from medsam_prompts.core import data_home, home, offline, pick_device, versions
     facts = {**versions(), 'device': pick_device(a.device), 'cores': os.cpu_count(), 'platform': platform.platform(), 'home': home(),
              'data': data_home() or 'MEDSAM_PROMPTS_DATA is not set', 'offline': offline(), **{f'weights {n}': checkpoint_state(n) for n in checkpoints}}
     for k, v in facts.items(): print(f'{k:20} {v}')
+
+def _about_model(path):
+    "What the header of a model file says, long lists by their length."
+    from medsam_prompts.all import read_model
+    header, state = read_model(path)
+    for k, v in {**header, 'tensors': f'{len(state)}, {sum(t.numel() for t in state.values())} numbers'}.items():
+        if k == 'training_set': v = {**v, 'cases': len(v.get('cases', ()))}
+        if k == 'prompts': v = {n: v.get(n) for n in ('source', 'name', 'oracle')}
+        print(f'{k:20} {f"{len(v)} cases" if k in ("labelled", "valid") else f"{len(v)} epochs" if k == "log" else v}')
 
 def _checkpoints(a):
     from medsam_prompts.all import checkpoint_state, checkpoints, fetch_checkpoint, InputError
@@ -71,17 +81,82 @@ def _train_scorer(a):
     print(f'{a.out}: on {v["masks"]} masks of subjects that it was not trained on, predicted and true Dice correlate with r = {v["r"]:.2f} (mean squared error {v["loss"]:.4f})')
 
 # %% ../nbs/80_cli.ipynb #d5216ed5
+def _train_prefer(a):
+    from medsam_prompts.all import EmbeddingCache, check_start, load_segmenter, load_tuned, make_prompts, pick_device, prompt_parts, train_prefer, write_candidates
+    segmenter = load_segmenter(a.backbone, device=pick_device(a.device)); cache = EmbeddingCache(segmenter)
+    start, generator, header = load_tuned(a.init, segmenter) if a.init else (None, None, {})
+    source, text = _source(a, header), _topic(a.text)
+    recipe, cases, parts = _semi_cases(a, header, source)
+    if a.init: check_start(header, a.init, parts)
+    if not a.init or a.prompt or a.text: generator = make_prompts(source, segmenter, parts.labelled, cache, a.seed, clip=a.clip, **text)
+    annotator = _annotator(a, segmenter, cache, cases, parts)
+    result = train_prefer(segmenter, cache, parts, source, generator, annotator, a.out, recipe, a.seed, start, a.resume)
+    if a.rate and parts.unlabelled: print(f'{a.rate}: {write_candidates(a.rate, result, segmenter, parts.unlabelled, recipe)} images to rate in ratings.csv; then --init {a.out} --ratings {a.rate}/ratings.csv')
+    _say_preferred(a, result)
+
+def _source(a, header):
+    "The name of the source of prompts."
+    from medsam_prompts.core import InputError
+    if a.text and a.prompt not in (None, 'clip'): raise InputError('--text', f'the prompt {a.prompt} reads no text', 'Leave --text out, or use --prompt clip')
+    return a.prompt or ('clip' if a.text else header['prompts']['source'] if header else 'probe')
+
+def _topic(text):
+    "Options of a text prompt: a topic or phrase, or a bank with one entry."
+    from medsam_prompts.core import InputError
+    if not text or not text.endswith(('.yaml', '.yml')): return dict(text=text)
+    import yaml
+    from pathlib import Path
+    from medsam_prompts.all import load_bank
+    load_bank(text); names = list(yaml.safe_load(Path(text).read_text(encoding='utf-8')))
+    if len(names) != 1: raise InputError(text, f'it has entries for {", ".join(names)}', 'Leave the one that is to be segmented')
+    return dict(text=names[0], bank=text)
+
+# %% ../nbs/80_cli.ipynb #daa641b7
+def _semi_cases(a, header, source):
+    "Recipe, all cases, and who does what."
+    from medsam_prompts.all import draw_labelled, prefer_recipe, read_labelled, semi_cases, some_masks
+    changes = {k: v for k, v in dict(epochs=a.epochs, align_epochs=a.align_epochs, variant=a.variant).items() if v is not None}
+    recipe = prefer_recipe(a.recipe, **changes, **(dict(parts=tuple(header['recipe']['parts'])) if header else {}))
+    cases, masked = some_masks(a.images, a.masks, a.label)
+    names = read_labelled(a.labelled, cases, masked) if a.labelled else draw_labelled(cases, masked, a.labelled_fraction, a.subset_seed)
+    alone = a.rate or a.annotator == 'none'
+    truth = '' if alone and source != 'box' else 'the prompt box is taken from them' if source == 'box' else 'the annotator iou compares with them' if not a.ratings and a.annotator in (None, 'iou') else ''
+    parts = semi_cases(cases, masked, names, a.seed, recipe.select == 'best', truth, a.masks)
+    if parts.without: print(f'{parts.without} of {len(cases)} cases do not show the target and are skipped', file=sys.stderr)
+    return recipe, cases, parts
+
+def _annotator(a, segmenter, cache, cases, parts):
+    "Who compares; nobody where only stage 1 is asked for, or all images are labelled."
+    from medsam_prompts.all import make_annotator, rating_scorer, read_ratings
+    if a.ratings: return read_ratings(a.ratings, cases, parts.unlabelled)
+    if a.rate or a.annotator == 'none' or not parts.unlabelled: return None
+    score, known = rating_scorer(a.scorer, segmenter, parts, a.out, a.seed, cache.prep, a.resume) if a.annotator == 'scorer' else (None, ())
+    if known: print(f'{a.scorer}: {len(known)} of the unlabelled images have the names of images whose masks it has learned from (first: {known[0]})', file=sys.stderr)
+    return make_annotator(a.annotator or 'iou', parts.unlabelled, score, a.noise, a.seed)
+
+def _say_preferred(a, result):
+    "What came out, in two lines at most."
+    h, v = result.header, result.header['validation']; n = h['counts']; log = result.log
+    for i in v.get('unchanged', ()):
+        if log if i == 2 else result.losses: print(f'on validation cases no epoch of stage {i} was better than none: it changes nothing', file=sys.stderr)
+    said = f'{a.out}: {n["labelled"]} labelled cases, prompts: {h["prompts"]["name"]}{" (oracle)"*h["prompts"]["oracle"]}'
+    if log: said += f'; {n["unlabelled"]} compared by {h["annotator"]["name"]}{" (sees the truth)"*h["annotator"]["sees_truth"]}, {1 - log[0]["told"]:.0%} of them all tied'
+    if v: said += f'; Dice of {v["cases"]} validation cases {v["before"]:.3f} before, {v["stage1"]:.3f} after stage 1' + (f', {v["stage2"]:.3f} after stage 2 ({v["stage2"] - v["stage1"]:+.3f})' if log else '')
+    print(said)
+
+# %% ../nbs/80_cli.ipynb #e7a9e474
 def _predict(a):
-    from medsam_prompts.all import DrawnPrompts, EvolvedPrompts, InputError, load_generator, load_scorer, load_segmenter, pick_device, predict_folder, Prep, score_cases, text_prompts
-    if sum(o is not None for o in (a.model, a.boxes, a.points, a.text)) != 1: raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes, --points and --text')
-    dev = pick_device(a.device)
-    if a.model: generator, segmenter, prep = load_generator(a.model, dev)
+    from medsam_prompts.all import DrawnPrompts, EmbeddingCache, EvolvedPrompts, InputError, load_predictor, load_scorer, load_segmenter, pick_device, predict_folder, score_cases, text_prompts
+    given = sum(o is not None for o in (a.boxes, a.points, a.text))
+    if given > 1 or not (given or a.model) or a.model and a.text is not None: raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes, --points and --text')
+    dev = pick_device(a.device); drawn = DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points') if a.boxes or a.points else None
+    if a.model: generator, segmenter, cache = load_predictor(a.model, dev, drawn)
     else:
-        generator = text_prompts(a.text, a.backbone, a.clip, dev, a.bank) if a.text is not None else DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points')
-        segmenter, prep = load_segmenter(a.backbone, device=dev), Prep()
+        generator = drawn or text_prompts(a.text, a.backbone, a.clip, dev, a.bank)
+        cache = EmbeddingCache(segmenter := load_segmenter(a.backbone, device=dev))
     if a.evolve and len(generator.all_targets) > 1: raise InputError(a.evolve, f'it judges masks of one structure, and there are prompts for {len(generator.all_targets)}', 'Predict each structure alone')
-    if a.evolve: generator = EvolvedPrompts(generator, score_cases(scorer := load_scorer(a.evolve, segmenter, prep), segmenter, prep), guard=scorer.guard)
-    rows = predict_folder(segmenter, generator, a.images, a.out, prep, batch=1 if a.boxes or a.points else 4)
+    if a.evolve: generator = EvolvedPrompts(generator, score_cases(scorer := load_scorer(a.evolve, cache.segmenter, cache.prep), cache.segmenter, cache.prep), guard=scorer.guard)
+    rows = predict_folder(segmenter, generator, a.images, a.out, batch=1 if drawn else 4, cache=cache)
     flagged = sum(bool(r['flags']) for r in rows)
     print(f'{a.out}: {len(rows)} predictions, {flagged} with a flag (see predictions.csv)')
 
@@ -130,7 +205,7 @@ _csv = dict(metavar='FILE.csv')
 def _parser():
     p = _Parser(prog='medsam-prompts', description='Segment medical images with SAM-family models without anyone drawing a prompt.')
     sub = p.add_subparsers(required=True, metavar='command')
-    _command(sub, 'info', _info, 'versions, device, homes, weights')
+    _command(sub, 'info', _info, 'versions, device, homes, weights; or what a model file is', model=dict(positional=True, nargs='?', metavar='FILE', help='a model file'))
     _command(sub, 'checkpoints', _checkpoints, 'weights: list them, or fetch one', action=dict(positional=True, nargs='?', choices=['list', 'fetch'], default='list'), name=dict(positional=True, nargs='?', default=''))
     _command(sub, 'datasets', _datasets, 'data sets: list them, or show one', action=dict(positional=True, nargs='?', choices=['list', 'show'], default='list'), name=dict(positional=True, nargs='?'))
     _command(sub, 'embed', _embed, 'embed the images of a folder', images=dict(_images), backbone=dict(_backbone))
@@ -151,6 +226,16 @@ def _add_train(sub):
     _command(sub, 'scorer', _train_scorer, 'a network that predicts Dice', images=dict(_images), masks=dict(required=True, metavar='DIR', help='same stems as the images'), out=dict(_out),
              seed=dict(type=int, default=0, metavar='S'), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'),
              recipe=dict(default='paper', metavar='NAME', help='paper, or ours: from the image embedding, and also from masks that evolution leads to'))
+    _add_prefer(sub)
+
+def _add_prefer(sub):
+    _command(sub, 'prefer', _train_prefer, 'a backbone from a few masks, and from opinions about masks of the rest', images=dict(_images), masks=dict(required=True, metavar='DIR', help='stems of the images; some may be missing'), out=dict(_out),
+             labelled_fraction=dict(type=float, metavar='F', help='draw this share of the subjects as labelled'), labelled=dict(metavar='LIST', help='a file that names the labelled images, one on each line'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'),
+             prompt=dict(choices=['probe', 'prototypes', 'own-masks', 'clip', 'box'], help='where prompts come from, default probe; box: the true one, an oracle'), text=dict(metavar='TEXT|FILE.yaml', help='what to look for with --prompt clip: a structure, or a file that describes one'), clip=dict(default='biomedclip', metavar='NAME', help='as for predict'),
+             annotator=dict(choices=['iou', 'predicted-iou', 'agreement', 'scorer', 'none'], help='who compares masks of unlabelled images, default iou, which needs their masks; none: stage 1 alone'), scorer=dict(metavar='FILE', help='for --annotator scorer; default: train one on the labelled images'),
+             noise=dict(type=float, default=0., metavar='P', help='share of wrong ratings'), ratings=dict(**_csv, help='image,candidate,rating: a person in place of the annotator'), rate=dict(metavar='DIR', help='stage 1 alone; write the candidates and a table for --ratings'),
+             init=dict(metavar='STAGE1', help='a model of stage 1 to start from'), recipe=dict(default='ours', metavar='NAME', help='ours, or paper: adapters train as well, and nothing is held out'), variant=dict(choices=['ranking', 'rating', 'best']), label=dict(_label),
+             backbone=dict(_backbone), epochs=dict(type=int, metavar='N', help='of stage 1'), align_epochs=dict(type=int, metavar='N', help='of stage 2'), resume=dict(action='store_true'))
 
 def _add_reproduce(sub):
     _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', names=dict(positional=True, nargs='*', metavar='NAME'), list=dict(action='store_true', help='what there is'),
@@ -162,12 +247,22 @@ def _checked(a):
     "What argparse cannot check by itself."
     from medsam_prompts.core import InputError
     if a.run is _train_weak and (a.boxes is None) == (a.masks is None): raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
-    for k, least in dict(epochs=1, members=1, shots=1, jobs=1, seed=0, subset_seed=0).items():
+    if a.run is _train_prefer: _check_prefer(a)
+    for k, least in dict(epochs=1, align_epochs=1, members=1, shots=1, jobs=1, seed=0, subset_seed=0).items():
         if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
     given = getattr(a, 'label', None)
     for label in (given,) if isinstance(given, int) else given or ():
         if not 1 <= label <= 255: raise InputError(f'--label {label}', 'masks hold labels from 1 to 255', 'Number the structures from 1')
     _check_out(a)
+
+def _check_prefer(a):
+    "Options that exclude each other."
+    from medsam_prompts.core import InputError
+    if (a.labelled is None) == (a.labelled_fraction is None): raise InputError('train prefer', 'it has to know which images are labelled', 'Give one of --labelled-fraction and --labelled')
+    for one, others in dict(ratings=('annotator', 'rate', 'noise'), rate=('annotator', 'noise')).items():
+        for other in others:
+            if getattr(a, one) and getattr(a, other): raise InputError(f'--{one}', f'it does not go with --{other}', 'Leave one of them out')
+    if a.scorer and a.annotator != 'scorer': raise InputError('--scorer', 'nobody asks it', 'Give --annotator scorer as well')
 
 def _check_out(a):
     "Whether --out can be written, before hours of work."

@@ -395,20 +395,21 @@ def _header(sets, generator, annotator, recipe, seed, cache):
 
 # %% ../../nbs/63_train.prefer.ipynb #d7a81375
 class _Difference(nn.Module):
-    "The tensors that training has changed."
-    def __init__(self, base, tuned):
+    "The tensors that training has changed, and those of the prompts."
+    def __init__(self, base, tuned, prompts):
         super().__init__()
         old = base.state_dict()
-        self.changed = {k: v for k, v in tuned.state_dict().items() if not torch.equal(v, old[k])}
+        self.changed = {k: v for k, v in tuned.state_dict().items() if not torch.equal(v, old[k])} | {f'prompts.{k}': v for k, v in prompts.items()}
     def state_dict(self): return self.changed
 
 def save_prefer(
     path, # model file
     result:Preferred,
     base:Segmenter, # the backbone before training
+    prompts:dict={}, # tensors of their source
 ) -> dict: # header
     "Write what was tuned."
-    save_model(path, _Difference(base, result.segmenter), result.header, base)
+    save_model(path, _Difference(base, result.segmenter, prompts), result.header, base)
     return result.header
 
 def load_prefer(
@@ -419,6 +420,7 @@ def load_prefer(
     header, state = read_model(path)
     if header['method'] != 'prefer': raise InputError(path, f'a model of the method {header["method"]} holds no tuned backbone', 'Give a file that medsam-prompts train prefer wrote')
     check_backbone(header, base, path)
+    state = {k: v for k, v in state.items() if not k.startswith('prompts.')}
     tuned = with_encoder(tuned_copy(base, ('mask_decoder', *{k.split('.')[0] for k in state} & {'image_encoder'})), base)
     own = tuned.state_dict()
     if any(k not in own or own[k].shape != v.shape for k, v in state.items()): raise InputError(path, 'its tensors are not those of the backbone', 'Use the package version that trained it')

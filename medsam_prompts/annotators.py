@@ -303,7 +303,7 @@ class Scored(Annotator):
         return score((2*candidates.float() - 1)[None].to(shown.segmenter.device), None)[0].cpu()
 
 # %% ../nbs/51_annotators.ipynb #4e4b0665
-annotators = {'iou': TrueIoU, 'predicted iou': lambda cases: PredictedIoU(), 'agreement': lambda cases: Agreement()}
+annotators = {'iou': lambda cases, _: TrueIoU(cases), 'predicted iou': lambda *_: PredictedIoU(), 'agreement': lambda *_: Agreement(), 'scorer': lambda _, score_for: Scored(score_for)}
 
 def named_annotator(
     name:str, # one of `annotators`
@@ -311,8 +311,11 @@ def named_annotator(
     noise:float=0., # share of errors, see `Noisy`
     seed:int=0, # of the errors
     how:str='swap', # kind of the errors
+    score_for:Callable|None=None, # for *scorer*: list of `Encoded` -> score
 ) -> Annotator:
     "Somebody to ask."
+    name = name.replace('-', ' ')
     if name not in annotators: raise InputError(f'annotator {name}', 'there is no such annotator', f'Choose one of {", ".join(annotators)}')
-    one = annotators[name](cases)
+    if not 0 <= noise <= 1: raise InputError(f'noise {noise:g}', 'this is not a share', 'Give a number from 0 to 1')
+    one = annotators[name](cases, score_for)
     return Noisy(one, noise, seed, how) if noise else one

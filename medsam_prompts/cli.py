@@ -127,12 +127,12 @@ def _semi_cases(a, header, source):
 
 def _annotator(a, segmenter, cache, cases, parts):
     "Who compares; nobody where only stage 1 is asked for, or all images are labelled."
-    from medsam_prompts.all import make_annotator, rating_scorer, read_ratings
+    from medsam_prompts.all import named_annotator, rating_scorer, read_ratings
     if a.ratings: return read_ratings(a.ratings, cases, parts.unlabelled)
     if a.rate or a.annotator == 'none' or not parts.unlabelled: return None
     score, known = rating_scorer(a.scorer, segmenter, parts, a.out, a.seed, cache.prep, a.resume) if a.annotator == 'scorer' else (None, ())
     if known: print(f'{a.scorer}: {len(known)} of the unlabelled images have the names of images whose masks it has learned from (first: {known[0]})', file=sys.stderr)
-    return make_annotator(a.annotator or 'iou', parts.unlabelled, score, a.noise, a.seed)
+    return named_annotator(a.annotator or 'iou', parts.unlabelled, a.noise, a.seed, score_for=score)
 
 def _say_preferred(a, result):
     "What came out, in two lines at most."

@@ -82,7 +82,7 @@ def ablation(
 # %% ../nbs/73_tables.ipynb #ea83f92c
 stand_ins = dict(busi='Breast US', cxr_left_lung='Chest X-ray') # other images of the same kind as the paper's
 
-_same = ['task', 'backbone', 'method', 'changes', 'fraction', 'share']
+_same = ['task', 'backbone', 'method', 'changes', 'words', 'fraction', 'share']
 
 def compare_ways(
     rows:pd.DataFrame, # of prefer_run
@@ -91,7 +91,7 @@ def compare_ways(
     metric:str='dice',
 ) -> pd.DataFrame: # fractions; one line for each way
     "Our means, what each way gains over the labelled part, and the reported ones."
-    rows = rows.assign(**{k: rows[k].fillna('').astype(str) for k in ('changes', 'share', 'annotator')})
+    rows = rows.assign(**{k: rows[k].fillna('').astype(str) for k in ('changes', 'words', 'share', 'annotator')})
     lines, parts = summarise(rows, [*_same, 'way'], metric), dict(list(rows.groupby([*_same, 'way'])))
     of = lambda line, way: paired_difference(parts[*(getattr(line, k) for k in [*_same, 'way'])], parts[*(getattr(line, k) for k in _same), way], metric)
     first, last = ([of(r, way) for r in lines.itertuples()] for way in ('labelled part', 'all labelled'))
@@ -135,10 +135,10 @@ def printed_ways(
 ) -> pd.DataFrame: # strings
     "The table as it is shown, in percent."
     gain = lambda r: '' if r.way in ('prompts alone', 'labelled part') else f'{_pct(r.difference, sign=True)} ({_pct(r.difference_low, sign=True)} to {_pct(r.difference_high, sign=True)})'
-    shown = pd.DataFrame([{'task': r.task, 'way': r.way + '‡'*r.annotator.startswith('iou'), 'prompts': methods[r.method].title, 'labelled': r.labelled, 'rated': r.rated, 'rated by': r.annotator, 'setting': r.changes, 'backbone': r.backbone,
+    shown = pd.DataFrame([{'task': r.task, 'way': r.way + '‡'*r.annotator.startswith('iou'), 'prompts': methods[r.method].title, 'labelled': r.labelled, 'rated': r.rated, 'rated by': r.annotator, 'words': r.words, 'setting': r.changes, 'backbone': r.backbone,
         'ours': _pct(r.mean, r.sd_runs), '95 % interval': f'{_pct(r.low)} – {_pct(r.high)}', 'over the labelled part': gain(r), 'of the way to all labelled': _pct(r.closed) if r.rated else '',
         'reported': _pct(r.reported), 'gap': _pct(r.gap, sign=True), 'provenance': r.provenance, 'n': r.n, 'runs': r.runs, 'note': r.note} for r in table.itertuples()])
-    return shown.drop(columns=[c for c in ('setting', 'rated by') if not shown[c].any()])
+    return shown.drop(columns=[c for c in ('words', 'setting', 'rated by') if not shown[c].any()])
 
 # %% ../nbs/73_tables.ipynb #7dfc81f9
 def html_table(

@@ -63,7 +63,7 @@ def make_cell(notebook:str, params:dict, needs=()) -> Cell:
     return Cell(notebook, {**{k: v for k, v in known.items() if k not in ('out', 'runs')}, **params}, tuple(needs), _depends(notebook, {**known, **params}))
 
 # %% ../nbs/76_workflow.ipynb #c9572239
-_choices, _least = dict(task=tasks, method=methods, backbone=backbones, start=('centroid', 'learned')), dict(shots=1, subset=0, seed=0, epochs=1, steps=1, cases=1, nodes=2)
+_choices, _least = dict(words=('', 'description', 'text'), task=tasks, method=methods, backbone=backbones, start=('centroid', 'learned')), dict(shots=1, subset=0, seed=0, epochs=1, steps=1, cases=1, nodes=2)
 
 def _check_value(notebook, key, value):
     if value is None: return

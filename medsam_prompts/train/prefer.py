@@ -84,7 +84,7 @@ def tuned_copy(
 ) -> Segmenter: # without image encoder, unless that trains
     "A copy of which these parts train."
     parts_of = lambda encoder: (encoder, *map(deepcopy, (segmenter.prompt_encoder, segmenter.mask_decoder)), segmenter.resize, segmenter.normalise, segmenter.interpolation)
-    copy = Segmenter(*parts_of(deepcopy(segmenter.image_encoder) if encoder_trains(parts) else nn.Identity()))
+    copy = type(segmenter)(*parts_of(deepcopy(segmenter.image_encoder) if encoder_trains(parts) else nn.Identity()))
     copy.name = segmenter.name
     trainable_parts(copy, parts)
     return copy.to(segmenter.device)
@@ -95,7 +95,7 @@ def with_encoder(
 ) -> Segmenter: # frozen, under the base's name and with a fingerprint of its own
     "A tuned copy as a whole backbone again."
     encoder = base.image_encoder if isinstance(tuned.image_encoder, nn.Identity) else tuned.image_encoder
-    whole = Segmenter(encoder, tuned.prompt_encoder, tuned.mask_decoder, base.resize, base.normalise, base.interpolation)
+    whole = type(base)(encoder, tuned.prompt_encoder, tuned.mask_decoder, base.resize, base.normalise, base.interpolation)
     whole.name = base.name
     return whole
 

@@ -72,12 +72,17 @@ def _train_weak(a):
     print(f'{a.out}: learned from {len(header["training_set"]["cases"])} cases in {recipe.epochs} epochs, last loss {header["final_loss"]:.4f}')
 
 def _train_scorer(a):
-    from medsam_prompts.all import folder_cases, load_segmenter, pick_device, scorer_recipe, train_scorer
-    recipe = scorer_recipe(a.recipe, **({} if a.epochs is None else dict(epochs=a.epochs)))
-    header = train_scorer(load_segmenter(a.backbone, device=pick_device(a.device)), folder_cases(a.images, a.masks), a.out, recipe, a.seed, resume=a.resume)
+    from medsam_prompts.all import folder_cases, InputError, load_generator, load_segmenter, pick_device, Prep, scorer_recipe, train_scorer
+    recipe, dev = scorer_recipe(a.recipe, **({} if a.epochs is None else dict(epochs=a.epochs))), pick_device(a.device)
+    learned, segmenter, prep = load_generator(a.model, dev) if a.model else (None, load_segmenter(a.backbone, device=dev), Prep())
+    if learned and len(learned.all_targets) > 1: raise InputError(a.model, f'a scorer judges masks of one structure, and this model finds {len(learned.all_targets)}', 'Train a model of one structure')
+    header = train_scorer(segmenter, folder_cases(a.images, a.masks), a.out, recipe, a.seed, prep, a.resume, learned)
     v, n = header['validation'], header['without_target']
     if n: print(f'{n} of {n + len(header["training_set"]["cases"])} cases do not show the target and are skipped', file=sys.stderr)
-    if header['margin'] == 1: print('on no validation subject did evolution do without harm: predict --evolve will move nothing', file=sys.stderr)
+    still = [k for k, s in header['settings'].items() if s['margin'] == 1]
+    if still: print(f'held-out subjects show no gain without harm, or are too few to show it: predict --evolve will move none of: {", ".join(still)}', file=sys.stderr)
+    for k, s in header['settings'].items():
+        if s['margin'] < 1 or s['three']: print(f'{k}: {"the best-scored of three masks" if s["three"] else "one mask"}, {"not moved" if s["margin"] == 1 else "moved for a gain of more than %g" % s["margin"]}, overlap with the first mask at least {s["overlap"]:g}')
     print(f'{a.out}: on {v["masks"]} masks of subjects that it was not trained on, predicted and true Dice correlate with r = {v["r"]:.2f} (mean squared error {v["loss"]:.4f})')
 
 # %% ../nbs/80_cli.ipynb #d5216ed5
@@ -146,7 +151,7 @@ def _say_preferred(a, result):
 
 # %% ../nbs/80_cli.ipynb #e7a9e474
 def _predict(a):
-    from medsam_prompts.all import DrawnPrompts, EmbeddingCache, EvolvedPrompts, InputError, load_predictor, load_scorer, load_segmenter, pick_device, predict_folder, score_cases, text_prompts
+    from medsam_prompts.all import DrawnPrompts, EmbeddingCache, InputError, load_predictor, load_segmenter, pick_device, predict_folder, text_prompts
     given = sum(o is not None for o in (a.boxes, a.points, a.text))
     if given > 1 or not (given or a.model) or a.model and a.text is not None: raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes, --points and --text')
     dev = pick_device(a.device); drawn = DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points') if a.boxes or a.points else None
@@ -155,10 +160,17 @@ def _predict(a):
         generator = drawn or text_prompts(a.text, a.backbone, a.clip, dev, a.bank)
         cache = EmbeddingCache(segmenter := load_segmenter(a.backbone, device=dev))
     if a.evolve and len(generator.all_targets) > 1: raise InputError(a.evolve, f'it judges masks of one structure, and there are prompts for {len(generator.all_targets)}', 'Predict each structure alone')
-    if a.evolve: generator = EvolvedPrompts(generator, score_cases(scorer := load_scorer(a.evolve, cache.segmenter, cache.prep), cache.segmenter, cache.prep), guard=scorer.guard)
+    if a.evolve: generator = _evolved(a, generator, cache.segmenter, cache.prep)
     rows = predict_folder(segmenter, generator, a.images, a.out, batch=1 if drawn else 4, cache=cache)
     flagged = sum(bool(r['flags']) for r in rows)
     print(f'{a.out}: {len(rows)} predictions, {flagged} with a flag (see predictions.csv)')
+
+def _evolved(a, generator, segmenter, prep):
+    from medsam_prompts.all import evolved_by
+    kind = 'learned' if a.model else 'points' if a.points else 'boxes'
+    evolved = evolved_by(a.evolve, generator, kind, segmenter, prep, a.evolve_masks, a.evolve_margin)
+    if evolved is generator: print(f'{a.evolve}: held-out subjects of train scorer do not show that {kind} prompts gain without harm, or it was not tried (train scorer --model): nothing is moved. --evolve-margin moves all the same.', file=sys.stderr)
+    return evolved
 
 def _evaluate(a):
     from medsam_prompts.all import InputError, describe, evaluate_folders, write_rows
@@ -211,7 +223,8 @@ def _parser():
     _command(sub, 'embed', _embed, 'embed the images of a folder', images=dict(_images), backbone=dict(_backbone))
     _add_train(sub.add_parser('train', help='learn a prompt generator').add_subparsers(required=True, metavar='method'))
     _command(sub, 'predict', _predict, 'masks for the images of a folder', images=dict(_images), out=dict(_out), model=dict(metavar='FILE'), boxes=dict(_csv), points=dict(_csv), text=dict(metavar='TEXT', help='what to look for, such as "breast lesion"'), bank=dict(metavar='FILE.yaml', help='words for --text, laid over those of the package'),
-             clip=dict(default='biomedclip', metavar='NAME', help='who compares image and text: biomedclip, local-dir:FOLDER, or MODEL:PRETRAINED of open_clip'), evolve=dict(metavar='SCORER', help='move the prompts uphill on what this model of train scorer predicts'), backbone=dict(_backbone))
+             clip=dict(default='biomedclip', metavar='NAME', help='who compares image and text: biomedclip, local-dir:FOLDER, or MODEL:PRETRAINED of open_clip'), evolve=dict(metavar='SCORER', help='move the prompts uphill on what this model of train scorer predicts'),
+             evolve_masks=dict(type=int, choices=[1, 3], help='of how many masks of each prompt SCORER chooses; default: as its held-out subjects asked for'), evolve_margin=dict(type=float, metavar='M', help='gain in predicted Dice that a change takes; default: as its held-out subjects asked for'), backbone=dict(_backbone))
     _command(sub, 'evaluate', _evaluate, 'compare masks with the truth, case by case', pred=dict(required=True, metavar='DIR'), truth=dict(required=True, metavar='DIR'), out=dict(_out, metavar='cases.csv'),
              label=dict(_label), spacing=dict(metavar='X,Y', help='pixel size in mm'), nsd_tolerance=dict(type=float, default=2., metavar='T', help='mm where spacing is known, else pixels'))
     _add_reproduce(sub)
@@ -225,7 +238,8 @@ def _add_train(sub):
              backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'))
     _command(sub, 'scorer', _train_scorer, 'a network that predicts Dice', images=dict(_images), masks=dict(required=True, metavar='DIR', help='same stems as the images'), out=dict(_out),
              seed=dict(type=int, default=0, metavar='S'), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'),
-             recipe=dict(default='paper', metavar='NAME', help='paper, or ours: from the image embedding, and also from masks that evolution leads to'))
+             recipe=dict(default='paper', metavar='NAME', help='paper, or ours: from the image embedding, and also from masks that evolution leads to'),
+             model=dict(metavar='FILE', help='of train weak: try its prompts on held-out subjects, so that predict --model may move them; brings its own backbone'))
     _add_prefer(sub)
 
 def _add_prefer(sub):
@@ -250,6 +264,8 @@ def _checked(a):
     if a.run is _train_prefer: _check_prefer(a)
     for k, least in dict(epochs=1, align_epochs=1, members=1, shots=1, jobs=1, seed=0, subset_seed=0).items():
         if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
+    if a.run is _predict and not a.evolve and (a.evolve_masks or a.evolve_margin is not None): raise InputError('predict', '--evolve-masks and --evolve-margin say how to evolve', 'Give --evolve SCORER too')
+    if getattr(a, 'evolve_margin', None) is not None and not 0 <= a.evolve_margin <= 1: raise InputError(f'--evolve-margin {a.evolve_margin}', 'this is not a difference of Dice', 'Give a number from 0 to 1')
     given = getattr(a, 'label', None)
     for label in (given,) if isinstance(given, int) else given or ():
         if not 1 <= label <= 255: raise InputError(f'--label {label}', 'masks hold labels from 1 to 255', 'Number the structures from 1')

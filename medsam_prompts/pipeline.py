@@ -133,9 +133,10 @@ def predict_folder(
     "Segment every image of a folder; pictures get 0/255 for one label and label values for several, volumes always label values."
     cache, files, rows, many = cache or EmbeddingCache(segmenter, prep), list_images(images), [], len(generator.all_targets) > 1
     _check_inputs(generator, images, files, out)
+    answer = getattr(generator, 'answer', lambda f: f) # where more was decided than the prompt
     for path in progress(files.values(), 'predicting'):
         case = read_case(path)
-        found = list(segment(segmenter, generator, case.slices(), cache, batch))
+        found = [answer(f) for f in segment(segmenter, generator, case.slices(), cache, batch)]
         labels = np.stack([f.labels for f in found]) if case.axes == 'zyx' else found[0].labels
         write_mask(out, case, labels if many or case.geometry else (labels > 0).astype(np.uint8)*255)
         rows += [r for f in found for r in _prediction_rows(f, getattr(generator, 'fired', {}).get(f.case.name, {}))]

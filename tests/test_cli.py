@@ -122,14 +122,23 @@ def test_scorer_and_evolution(cli, folder, tmp_path):
     data, scorer, model = ('--images', folder/'images', '--masks', folder/'masks'), tmp_path/'s.safetensors', tmp_path/'m.safetensors'
     done = cli('train', 'scorer', *data, '--epochs', 2, '--recipe', 'ours', '--out', scorer, *toy)
     assert done.returncode == 0 and 'r =' in done.stdout and nothing_left(tmp_path/'x'), done.stderr
+    assert 'or are too few to show it: predict --evolve will move none of: points, boxes' in done.stderr # one subject was held out
     assert cli('train', 'weak', *data, '--epochs', 1, '--recipe', 'ours', '--members', 2, '--out', model, *toy).returncode == 0
     write(tmp_path/'points.csv', 'image,x,y,positive\n' + ''.join(f'p{i},200,150,1\n' for i in range(6)))
-    for i, prompt in enumerate((('--points', tmp_path/'points.csv', *toy), ('--model', model, '--quiet'))):
-        for evolve in ((), ('--evolve', scorer)):
-            done = cli('predict', *prompt, '--images', folder/'images', *evolve, '--out', tmp_path/f'o{i}{len(evolve)}')
-            assert done.returncode == 0, done.stderr
-        before, after = ([np.array(Image.open(tmp_path/f'o{i}{n}/p{k}.png')) for k in range(6)] for n in (0, 2))
-        assert any((a != b).any() for a, b in zip(before, after, strict=True)) or 'safeguard_' in (tmp_path/f'o{i}2/predictions.csv').read_text()
+    ways = dict(start=(), still=('--evolve', scorer), moved=('--evolve', scorer, '--evolve-margin', 0), three=('--evolve', scorer, '--evolve-masks', 3))
+    for i, (prompt, told) in enumerate(((('--points', tmp_path/'points.csv', *toy), ways), (('--model', model, '--quiet'), ('start', 'moved')))):
+        masks, rows = {}, {}
+        for k in told:
+            done = cli('predict', *prompt, '--images', folder/'images', *ways[k], '--out', tmp_path/f'{k}{i}')
+            assert done.returncode == 0 and ('nothing is moved' in done.stderr) == (k == 'still'), done.stderr
+            masks[k], rows[k] = np.stack([np.array(Image.open(tmp_path/f'{k}{i}/p{j}.png')) for j in range(6)]), list(csv.DictReader((tmp_path/f'{k}{i}/predictions.csv').open()))
+        same = {k: (m == masks['start']).all() for k, m in masks.items()}
+        assert same.get('still', True) and not same.get('three') and (not same['moved'] or 'safeguard_' in str(rows['moved'])), same
+    done = cli('predict', '--points', tmp_path/'points.csv', '--images', folder/'images', '--evolve-masks', 3, '--out', tmp_path/'no', *toy)
+    assert done.returncode == 2 and 'Give --evolve SCORER too' in done.stderr, done.stderr
+    done = cli('train', 'scorer', *data, '--epochs', 1, '--model', model, '--out', tmp_path/'tried.safetensors', '--quiet') # brings its backbone
+    with safe_open(tmp_path/'tried.safetensors', 'pt') as f: header = json.loads(f.metadata()['medsam_prompts'])
+    assert header['backbone'] == 'sam_toy' and header['settings']['learned']['margin'] == 1 and header['settings']['points'] == dict(margin=.01, three=False, overlap=.3) and 'will move none of: learned' in done.stderr and 'points: one mask, moved for a gain of more than 0.01' in done.stdout
     done = cli('train', 'weak', *data, '--recipe', 'teacher', '--members', 2, '--out', tmp_path/'no', *toy)
     assert done.returncode == 2 and 'looks at all modules at once' in done.stderr and done.stderr.strip().count('\n') == 0, done.stderr
     for wrong, says in [(('--model', scorer), 'makes no prompts'), (('--model', model, '--evolve', model), 'judges no masks'), (('--points', tmp_path/'points.csv', '--evolve', scorer), 'trained on sam_toy')]:

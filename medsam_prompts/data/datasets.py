@@ -187,6 +187,10 @@ _demo = 'synthetic: a workflow demonstration'
 register_dataset('phantom_fetal_head', 'Phantom fetal heads, ultrasound', phantom_looks['fetal_head']['structures'], lambda _: _phantoms('fetal_head', 40), 'Apache-2.0',
     'made by this package', note=_demo)
 register_dataset('phantom_chest_xray', 'Phantom chest radiographs', phantom_looks['chest_xray']['structures'], lambda _: _phantoms('chest_xray', 40), 'Apache-2.0',
+    'made by this package', note=_demo)
+register_dataset('phantom_cardiac_mr', 'Phantom hearts, short-axis MR', phantom_looks['cardiac_mr']['structures'], lambda _: _phantoms('cardiac_mr', 40), 'Apache-2.0',
+    'made by this package', note=_demo)
+register_dataset('phantom_breast_us', 'Phantom breast lesions, ultrasound', phantom_looks['breast_us']['structures'], lambda _: _phantoms('breast_us', 40), 'Apache-2.0',
     'made by this package', note=_demo);
 
 # %% ../../nbs/11_data.datasets.ipynb #73f857cb
@@ -256,6 +260,9 @@ def register_task(*args, **kwargs) -> Task:
 
 register_task('phantom_head', 'phantom_fetal_head', 'head', 12, 6)
 register_task('phantom_left_lung', 'phantom_chest_xray', 'left lung', 12, 6)
+register_task('phantom_lv', 'phantom_cardiac_mr', 'LV', 12, 6)
+register_task('phantom_rv', 'phantom_cardiac_mr', 'RV', 12, 6)
+register_task('phantom_lesion', 'phantom_breast_us', 'lesion', 12, 6)
 register_task('ct_left_lung', 'chest_ct', 'left lung', 10, 2)
 register_task('hc18', 'hc18', 'head', 40, 20, 'HC')
 register_task('busi', 'busi', 'lesion', 40, 20)

@@ -124,10 +124,102 @@ def _in_one_piece(labels):
         if n > 1: labels = np.where((parts > 0) & (parts != 1 + np.bincount(parts.flat)[1:].argmax()), 3, labels)
     return labels
 
+# %% ../../nbs/10a_data.phantoms.ipynb #46bfd44e
+def _ventricles(y, x, cy, cx, rng):
+    "Distance from both ventricles, labels (1 LV, 2 myocardium, 3 RV) and the papillary muscles."
+    inner, wall, septum = rng.uniform(14, 23), rng.uniform(5, 10), np.pi + rng.uniform(-.5, .3)
+    angle, radius = np.arctan2(y - cy, x - cx), np.hypot(y - cy, x - cx)
+    radius = radius/(1 + .05*np.cos(2*angle + rng.uniform(0, 6)) + .025*np.cos(3*angle + rng.uniform(0, 6)))
+    off = (angle - septum + np.pi) % (2*np.pi) - np.pi
+    reach = rng.uniform(15, 30)*np.clip(np.cos(off*rng.uniform(1.05, 1.3)), 0, 1)**.6*(1 + .12*np.sin(3*off + rng.uniform(0, 6)))*(np.abs(off) < 1.6)
+    papillary = np.zeros(y.shape, bool)
+    for side in (.9, 2.6):
+        at, size = septum + side + rng.uniform(1.2, 1.6), rng.uniform(.1, .22)*inner
+        papillary |= np.hypot(y - cy - .6*inner*np.sin(at), x - cx - .6*inner*np.cos(at)) < size
+    beyond = radius - inner - wall
+    return beyond - reach, np.select([radius < inner, beyond <= 0, beyond < reach], [1, 2, 3], 0), papillary
+
+# %% ../../nbs/10a_data.phantoms.ipynb #66818e2c
+def _torso(y, x, cy, cx, h, w, rng):
+    "Signal around the heart: fat, chest wall, lung with vessels, and what lies below the diaphragm."
+    level, _, _ = _ellipse(y, x, h*.55, w*.5, h*rng.uniform(.5, .6), w*rng.uniform(.3, .38), np.pi/2 + rng.uniform(-.25, .25))
+    level = level + .03*_smooth_noise(rng, y.shape, 30)
+    fat = rng.uniform(.07, .2)*(1 + .3*_smooth_noise(rng, y.shape, 40))
+    chest = .22 + .1*np.clip(_smooth_noise(rng, y.shape, 4), -1, 2)
+    lung = .04 + .75*np.clip(_smooth_noise(rng, y.shape, 2) - 2.1, 0, 1)
+    belly = .3 + .1*_smooth_noise(rng, y.shape, 14) + .05*_smooth_noise(rng, y.shape, 2)
+    belly += .45*np.clip(_smooth_noise(rng, y.shape, 6) - .8, 0, 1) - .2*np.clip(_smooth_noise(rng, y.shape, 9) - .7, 0, 1)
+    dome = cy + rng.uniform(20, 32) + .0035*(x - cx + rng.uniform(-25, 25))**2 - .35*(cx - x)
+    front = x < cx - rng.uniform(32, 52) + .25*(cy - y)
+    inside = np.select([y > dome, front], [belly, .3 + .25*_smooth_noise(rng, y.shape, 8)], lung)
+    return np.select([level > 1, level > 1 - fat, level > .93 - fat], [0, .95, chest], inside)
+
+# %% ../../nbs/10a_data.phantoms.ipynb #ec08b506
+def _short_axis(rng, h=256, w=256):
+    "Cine MR image and labels (1 LV, 2 myocardium, 3 RV) of one heart."
+    y, x = _grid(h, w)
+    cy, cx = h*rng.uniform(.43, .52), w*rng.uniform(.46, .55)
+    beyond, labels, papillary = _ventricles(y, x, cy, cx, rng)
+    signal = _torso(y, x, cy, cx, h, w, rng)
+    coat = beyond + 2*_smooth_noise(rng, y.shape, 9) < rng.uniform(1, 5)
+    signal = np.where(coat, np.where(beyond > 1.6, .75, .2), signal)
+    blood = rng.uniform(.75, 1.)*(1 + .07*_smooth_noise(rng, y.shape, 6))
+    muscle = rng.uniform(.16, .34)*(1 + .1*_smooth_noise(rng, y.shape, 5))
+    trabeculae = (labels != 2) & (_smooth_noise(rng, y.shape, 1.6) > np.where(labels == 3, 1.9, 2.4))
+    signal = np.select([(labels > 0) & ((labels == 2) | papillary | trabeculae), labels > 0], [muscle, blood], signal)
+    aorta, _, _ = _ellipse(y, x, cy + rng.uniform(38, 55), cx + rng.uniform(18, 40), rng.uniform(7, 10), rng.uniform(7, 9), 0)
+    signal = np.where(aorta < 1, blood, signal)
+    gain = np.exp(-rng.uniform(.6, 2.)*np.hypot(y - cy + 60, x - cx + 30)/h)*(1 + .2*_smooth_noise(rng, y.shape, 45))
+    signal = ndi.gaussian_filter(np.clip(signal, 0, None)*gain, rng.uniform(.6, 1.))
+    noise = rng.uniform(.012, .03)*rng.standard_normal((2, *y.shape))
+    image = np.hypot(signal + noise[0], noise[1])
+    return 255*np.clip(image/np.percentile(image, 99.3), 0, 1)**rng.uniform(.85, 1.15), labels
+
+# %% ../../nbs/10a_data.phantoms.ipynb #8bc96565
+def _lesion(y, x, h, w, rng):
+    "Level of a lesion (below 1 inside), whether it is smooth, its centre and half axes."
+    smooth, a = rng.random() < .6, rng.uniform(18, 75)
+    b = min(a*(rng.uniform(.45, .75) if smooth else rng.uniform(.6, 1.1)), .3*h)
+    cy, cx = max(rng.uniform(.25*h + .6*b, .72*h - .8*b), b + 22), rng.uniform(.3, .7)*w
+    level, u, v = _ellipse(y, x, cy, cx, a, b, rng.uniform(-.3, .3))
+    angle, wave = np.arctan2(v/b, u/a), 0.
+    for k in range(2, 12): wave = wave + (.05 if smooth and k < 4 else .004 if smooth else .16/k**.6)*rng.standard_normal()*np.cos(k*angle + rng.uniform(0, 6))
+    return level*(1 + wave), smooth, cy, cx, a, b
+
+def _breast_layers(y, x, h, w, rng):
+    "Echogenicity of skin, fat with ligaments, gland and muscle, from top to bottom."
+    depth = y + 5*_smooth_noise(rng, y.shape, 55)
+    gland, muscle = h*rng.uniform(.12, .32), h*rng.uniform(.66, .85)
+    streaks, ligaments = _smooth_noise(rng, y.shape, (2.2, 16)), np.exp(-(_smooth_noise(rng, y.shape, (7, 34))/.14)**2)
+    fat = .12 + .03*streaks + .30*ligaments
+    tissue = np.clip(.42 + .14*streaks + .18*_smooth_noise(rng, y.shape, (10, 28)) + .3*ligaments, .05, None)
+    fibres = .13 + .22*np.clip(_smooth_noise(rng, y.shape, (1.6, 40)) - .3, 0, 2) + .6*np.exp(-((depth - muscle)/3)**2)
+    step = lambda above, below, edge, soft: above + (below - above)/(1 + np.exp((edge - depth)/soft))
+    return np.where(depth < rng.uniform(8, 13), .9, step(step(fat, tissue, gland, 6), fibres, muscle, 4))
+
+# %% ../../nbs/10a_data.phantoms.ipynb #33809914
+def _breast(rng, h=300, w=370):
+    "Echo image and labels (1 lesion) of one breast."
+    y, x = _grid(h, w)
+    level, smooth, cy, cx, a, b = _lesion(y, x, h, w, rng)
+    around = _breast_layers(y, x, h, w, rng)
+    inside = np.clip((rng.uniform(.01, .06) if smooth else rng.uniform(.04, .12))*(1 + .5*_smooth_noise(rng, y.shape, 7)), .004, None)
+    echo = inside + (around - inside)/(1 + np.exp((1 - level)/(.02 if smooth else .06)))
+    echo += (.12 if smooth else .22)*np.exp(-((level - 1.08)/(.05 if smooth else .12))**2)
+    behind = np.exp(-(np.abs(x - cx)/(.85*a))**4)/(1 + np.exp((cy + .8*b - y)/6))
+    passed = 1 + behind*(rng.uniform(.2, .9) if smooth else -rng.uniform(.3, .8))
+    for _ in range(rng.integers(0, 4)): passed = passed*(1 - rng.uniform(.2, .6)*np.exp(-((x - rng.uniform(0, w) - .1*y)/rng.uniform(6, 25))**2)*(y > rng.uniform(.1, .4)*h))
+    gain = np.exp(-rng.uniform(.3, 2.4)*(y/h)**2)*(1 + .2*_smooth_noise(rng, y.shape, 60))
+    speckle = np.mean([_speckle(rng, y.shape)**2 for _ in range(3)], 0)**.5
+    image = ndi.gaussian_filter(np.log1p(9*np.clip(echo*passed*gain, 0, None)*speckle), (.5, .8))
+    return 255*np.clip(image/np.percentile(image, 99.6), 0, 1)**rng.uniform(.9, 1.3), level < 1
+
 # %% ../../nbs/10a_data.phantoms.ipynb #478cdca8
 phantom_looks = dict(
     fetal_head=dict(draw=_fetal_head, structures={'head': (1, 2), 'thalami': (2,)}, modality='US', spacing_mm=(.35, .35)),
-    chest_xray=dict(draw=_chest, structures={'left lung': (1,), 'right lung': (2,), 'heart': (3,)}, modality='DX', spacing_mm=(1.1, 1.1)))
+    chest_xray=dict(draw=_chest, structures={'left lung': (1,), 'right lung': (2,), 'heart': (3,)}, modality='DX', spacing_mm=(1.1, 1.1)),
+    cardiac_mr=dict(draw=_short_axis, structures={'LV': (1,), 'myocardium': (2,), 'RV': (3,)}, modality='MR', spacing_mm=(1.4, 1.4)),
+    breast_us=dict(draw=_breast, structures={'lesion': (1,)}, modality='US', spacing_mm=(.13, .13)))
 
 def phantom(
     look:str, # one of `phantom_looks`

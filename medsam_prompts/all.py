@@ -20,6 +20,9 @@ from .data.phantoms import *
 from .data.datasets import *
 from .data.published import *
 from .data.preference import *
+from .data.radiographs import *
+from .data.decathlon import *
+from .data.collections import *
 from .data.preprocess import *
 from .data.boxes import *
 from .data.augment import *

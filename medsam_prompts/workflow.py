@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat, yaml
 
-import medsam_prompts, medsam_prompts.data.published, medsam_prompts.data.preference, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit, medsam_prompts.backbones.sammed2d  # each registers what it brings
+import medsam_prompts, medsam_prompts.data.published, medsam_prompts.data.preference, medsam_prompts.data.radiographs, medsam_prompts.data.decathlon, medsam_prompts.data.collections, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit, medsam_prompts.backbones.sammed2d  # each registers what it brings
 import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam, medsam_prompts.baselines.selfprompt, medsam_prompts.baselines.saliency, medsam_prompts.baselines.tuned
 from .core import *
 from .checkpoints import checkpoint_state, checkpoints

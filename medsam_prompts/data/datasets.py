@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['datasets', 'tasks', 'CaseList', 'split_subjects', 'draw_shots', 'foreground', 'components', 'folder_cases', 'DataSet',
-           'register_dataset', 'lungs_apart', 'Task', 'register_task', 'load_task', 'few_shots']
+           'register_dataset', 'check_reader', 'lungs_apart', 'Task', 'register_task', 'load_task', 'few_shots']
 
 # %% ../../nbs/11_data.datasets.ipynb #624ac5a3
 import json, re
@@ -177,6 +177,22 @@ def cases(self:DataSet,
     if self.state(root) == 'absent': raise InputError(root/self.name if root else 'MEDSAM_PROMPTS_DATA', f'the data set {self.name} is not there', f'Get it from {self.homepage} and put it into a folder {self.name} below --data or MEDSAM_PROMPTS_DATA')
     if self.state(root) == 'incomplete': raise InputError(root/self.name, f'{self._lost(root)[0].replace("|", " or ")} is missing', f'Unpack the whole data set ({self.homepage})')
     return self.read(root/self.name if self.layout else None)
+
+# %% ../../nbs/11_data.datasets.ipynb #6be84d91
+def check_reader(
+    read:Callable, # folder -> `CaseList`
+    folder, # a data set, best a small one: it is copied
+) -> CaseList: # what was read
+    "Read a folder and a copy written in reverse order; raise where names, subjects, images or labels differ."
+    import shutil, tempfile
+    with tempfile.TemporaryDirectory() as tmp:
+        for p in sorted((p for p in Path(folder).rglob('*') if p.is_file()), reverse=True):
+            there = Path(tmp)/p.relative_to(folder)
+            there.parent.mkdir(parents=True, exist_ok=True); shutil.copyfile(p, there)
+        cases, again = read(Path(folder)), read(Path(tmp))
+        assert (cases.names, cases.subjects) == (again.names, again.subjects), 'names or subjects depend on the order of files'
+        for a, b in zip(cases, again): assert fingerprint(a.image, a.labels, a.spacing_mm) == fingerprint(b.image, b.labels, b.spacing_mm), a.name
+    return cases
 
 # %% ../../nbs/11_data.datasets.ipynb #bf8fbedd
 def _phantoms(look, n):

@@ -572,6 +572,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'medsam_prompts.cli._train_prefer': ('cli.html#_train_prefer', 'medsam_prompts/cli.py'),
                                     'medsam_prompts.cli._train_scorer': ('cli.html#_train_scorer', 'medsam_prompts/cli.py'),
                                     'medsam_prompts.cli._train_weak': ('cli.html#_train_weak', 'medsam_prompts/cli.py'),
+                                    'medsam_prompts.cli._what_is_there': ('cli.html#_what_is_there', 'medsam_prompts/cli.py'),
                                     'medsam_prompts.cli.main': ('cli.html#main', 'medsam_prompts/cli.py')},
             'medsam_prompts.codeprint': { 'medsam_prompts.codeprint.Definition': ( 'codeprint.html#definition',
                                                                                    'medsam_prompts/codeprint.py'),

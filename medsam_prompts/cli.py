@@ -34,13 +34,23 @@ def _checkpoints(a):
     for c in checkpoints.values(): print(f'{c.name:14} {checkpoint_state(c.name):8} {c.size/1e6:8.1f} MB  {c.licence:12} {c.sha256}  {c.sources[0]}')
 
 def _datasets(a):
-    from medsam_prompts.all import datasets, InputError
+    from medsam_prompts.all import datasets, InputError, state_line
     if a.action == 'list':
-        for d in datasets.values(): print(f'{d.name:20} {d.state():10} {d.licence:34} {d.title}')
+        for d in datasets.values(): print(f'{d.name:21} {d.state():10} {d.licence:36} {d.title}')
+        for d in datasets.values():
+            if d.state() in ('absent', 'incomplete'): print(f'{d.name} is {state_line(d)}')
         return
     if a.name not in datasets: raise InputError(a.name or 'datasets show', 'there is no such data set', f'Choose one of {", ".join(datasets)}')
     d = datasets[a.name]
-    for k, v in dict(name=d.name, title=d.title, state=d.state(), structures=', '.join(d.structures), layout=', '.join(d.layout) or 'embedded', splits=f'by {d.split_by}', licence=d.licence, source=d.homepage, note=d.note).items(): print(f'{k:12} {v}')
+    for k, v in dict(name=d.name, title=d.title, state=state_line(d), cases=_what_is_there(d), structures=', '.join(d.structures), layout=', '.join(d.layout) or 'embedded', splits=f'by {d.split_by}', licence=d.licence, source=d.homepage, note=d.note).items(): print(f'{k:12} {v}')
+
+def _what_is_there(d):
+    "Cases and subjects, or the first file that is missing."
+    from medsam_prompts.all import InputError
+    if d.state() in ('absent', 'incomplete'): return 'none'
+    try: cases = d.cases()
+    except InputError as e: return e
+    return f'{len(cases)} of {len(set(cases.subjects))} subjects'
 
 # %% ../nbs/80_cli.ipynb #72707c61
 def _embed(a):

@@ -172,7 +172,7 @@ def csv_cases(
         return replace(case, labels=_labels_of(case, [(here/m, l) for m, l in masks])).slices()
     where = {}
     for name, image in names.items():
-        if image.lower().endswith(picture_suffixes): where[name] = (name, 0, rows[image][0] or name)
+        if image.lower().endswith(picture_suffixes) and pages(here/image) < 2: where[name] = (name, 0, rows[image][0] or name)
         else: where |= {c.name: (name, z, c.subject) for z, c in enumerate(whole(name))}
     return CaseList(list(where), [w for _, _, w in where.values()], lambda n: whole(where[n][0])[where[n][1]])
 

@@ -108,7 +108,7 @@ def _volume(path, mask, subject): return read_case(path, mask, subject).slices()
 
 def _look_at(path, mask):
     "Number of slices (0 for a picture), and the patient where the header says so."
-    if path.suffix.lower() in picture_suffixes: return 0, None
+    if path.suffix.lower() in picture_suffixes and pages(path) < 2: return 0, None
     slices = _volume(path, mask, None)
     return len(slices) if slices[0].volume else 0, slices[0].subject
 

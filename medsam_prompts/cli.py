@@ -199,7 +199,8 @@ def _evaluate(a):
 def _reproduce(a):
     if a.data: os.environ['MEDSAM_PROMPTS_DATA'] = os.path.abspath(os.path.expanduser(a.data))
     if a.device != 'auto': os.environ['MEDSAM_PROMPTS_DEVICE'] = a.device
-    from medsam_prompts.all import FailedCells, make_plan, read_profile, reproduce
+    from medsam_prompts.all import FailedCells, dry_run, make_plan, read_profile, reproduce
+    if a.dry_run: return dry_run(a.names, a.profile, a.out, a.jobs)
     if not a.list:
         try: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor, a.finished)
         except FailedCells as e: sys.exit(f'medsam-prompts: {e}')
@@ -264,7 +265,7 @@ def _add_prefer(sub):
 def _add_reproduce(sub):
     _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', names=dict(positional=True, nargs='*', metavar='NAME'), list=dict(action='store_true', help='what there is'),
              profile=dict(default='demo', help='demo, grid, real, paper, or a YAML file'), data=dict(metavar='DIR', help='data sets; default MEDSAM_PROMPTS_DATA'), jobs=dict(type=int, default=1, metavar='N'),
-             executor=dict(choices=['local', 'slurm'], default='local'), finished=dict(action='store_true', help='start no run; tables of those that are there'), out=dict(default='runs', metavar='DIR'))
+             executor=dict(choices=['local', 'slurm'], default='local'), finished=dict(action='store_true', help='start no run; tables of those that are there'), dry_run=dict(action='store_true', help='what would run, why, and how long it may take'), out=dict(default='runs', metavar='DIR'))
 
 # %% ../nbs/80_cli.ipynb #d29ea9ce
 def _checked(a):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['stand_ins', 'reported', 'reported_table', 'compare', 'ablation', 'compare_ways', 'printed', 'printed_ways',
-           'html_table', 'markdown_table']
+           'html_table', 'markdown_table', 'latex_table', 'read_table']
 
 # %% ../nbs/73_tables.ipynb #22075433
 import html, math, re
@@ -156,3 +156,20 @@ def markdown_table(
     "The same in Markdown."
     lines = [list(shown), ['---']*len(shown.columns), *shown.values.tolist()]
     return '\n'.join(f'| {" | ".join(str(v).replace("|", "/") for v in l)} |' for l in lines)
+
+_tex = str.maketrans({**{c: f'\\{c}' for c in '&%_#${}'}, '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': '$<$', '>': '$>$', '±': r'$\pm$', '†': r'$^\dagger$', '‡': r'$^\ddagger$', '–': '--', '×': r'$\times$'})
+
+def latex_table(
+    shown:pd.DataFrame, # strings, from `printed`
+) -> str: # for a document that uses booktabs
+    "The same in LaTeX."
+    line = lambda l: ' & '.join(str(v).translate(_tex) for v in l) + r' \\'
+    return '\n'.join([rf'\begin{{tabular}}{{{"l"*len(shown.columns)}}}', r'\toprule', line(shown), r'\midrule', *map(line, shown.values), r'\bottomrule', r'\end{tabular}', ''])
+
+# %% ../nbs/73_tables.ipynb #ed2a5ed8
+def read_table(
+    fragment:str, # from `html_table`
+) -> pd.DataFrame: # strings
+    "The table in a piece of HTML."
+    head, *lines = [[html.unescape(v) for v in re.findall(r'<t[hd]>(.*?)</t[hd]>', l, re.S)] for l in re.findall(r'<tr.*?</tr>', fragment, re.S)]
+    return pd.DataFrame(lines, columns=head)

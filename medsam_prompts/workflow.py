@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['profiles', 'declaration', 'Cell', 'make_cell', 'read_profile', 'expand_rows', 'Plan', 'make_plan', 'run_cell',
-           'write_plan', 'run_plan', 'FailedCells', 'reproduce', 'adopt']
+           'finished_cells', 'why', 'expected_seconds', 'dry_run', 'write_plan', 'run_plan', 'FailedCells', 'reproduce',
+           'adopt']
 
 # %% ../nbs/76_workflow.ipynb #3e64f7aa
-import ast, itertools, json, os, platform, re, resource, subprocess, sys, time
-from dataclasses import dataclass
+import ast, fcntl, itertools, json, math, os, platform, re, resource, subprocess, sys, time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,6 +51,7 @@ class Cell:
     params:dict
     needs:tuple=() # ids of cells that must be there first
     key:str='' # fingerprint of everything else it depends on: code, weights, data
+    behind:dict=field(default_factory=dict) # the same in parts: code, notebook, weights, start, data
     @property
     def id(self) -> str:
         words = [self.notebook, *(str(self.params[k]) for k in ('task', 'method', 'shots', 'subset', 'seed') if self.params.get(k) is not None)]
@@ -60,7 +63,7 @@ def make_cell(notebook:str, params:dict, needs=()) -> Cell:
     wrong = [k for k in params if k not in known]
     if wrong: raise InputError(f'{notebook}.ipynb', f'it has no parameter {wrong[0]}', f'Its parameters are {", ".join(known)}')
     for k, v in params.items(): _check_value(notebook, k, v)
-    return Cell(notebook, {**{k: v for k, v in known.items() if k not in ('out', 'runs')}, **params}, tuple(needs), _depends(notebook, {**known, **params}))
+    return Cell(notebook, {**{k: v for k, v in known.items() if k not in ('out', 'runs')}, **params}, tuple(needs), *_depends(notebook, {**known, **params}))
 
 # %% ../nbs/76_workflow.ipynb #c9572239
 _choices, _least = dict(words=('', 'description', 'text'), task=tasks, method=methods, backbone=backbones, start=('centroid', 'learned')), dict(shots=1, subset=0, seed=0, epochs=1, steps=1, cases=1, nodes=2)
@@ -90,11 +93,12 @@ def _check_changes(notebook, changes):
 
 # %% ../nbs/76_workflow.ipynb #3ac9bf42
 def _depends(notebook, params):
-    "Fingerprint of the code, the weights and the data behind a cell."
-    source, runs = _sources(notebook)
+    "Fingerprint of the code, the weights and the data behind a cell, and these one by one."
+    (source, runs), data = _sources(notebook), _data_stamp(params.get('task'))
     weights = checkpoints[params['backbone']].sha256 if params.get('backbone') in checkpoints else None
     start = methods[params['method']].start(params['changes']) if params.get('method') else ''
-    return fingerprint(_code_behind(runs, frozenset(_strings(params))), source, weights, start, _data_stamp(params.get('task')))
+    code, _ = _code_behind(runs, frozenset(_strings(params)))
+    return fingerprint(code, source, weights, start, data), dict(code=code, notebook=fingerprint(source), weights=weights, start=start, data=data)
 
 def _sources(notebook):
     "Code cells of a notebook, and what of them runs as it stands: no parameters, no magics."
@@ -107,7 +111,7 @@ def _strings(value):
     return {value} if isinstance(value, str) else set().union(*map(_strings, value)) if isinstance(value, (list, tuple)) else set()
 
 @lru_cache(maxsize=None)
-def _code_behind(source, strings): return _package().codeprint(source, strings)
+def _code_behind(source, strings): return reached_print(reached := _package().reach(source, strings)), definition_prints(reached)
 
 @lru_cache
 def _package(): return PackageCode(package_sources(Path(medsam_prompts.__file__).parent))
@@ -150,6 +154,7 @@ class Plan:
     cells:dict # id -> `Cell`, in order of dependence
     summaries:dict # experiment -> id of the cell that makes it
     skipped:list # sentences
+    pages:dict=field(default_factory=dict) # experiment -> id of the cell that makes pages of single cases
 
 def make_plan(
     names:list, # experiments; empty means all of the profile
@@ -175,7 +180,9 @@ def _add_experiment(plan, name, settings, finished):
     kept = [(e, r) for e, r in runs if not finished or (Path(finished)/'cells'/r.id/'done.json').is_file()]
     if len(kept) < len(runs): plan.skipped.append(f'{name}: {len(runs) - len(kept)} of {len(runs)} runs are not finished')
     runs = [_add(plan, e) and _add(plan, r) for e, r in kept]
-    if runs: plan.summaries[name] = _add(plan, make_cell(name, settings, runs))
+    if not runs: return
+    plan.summaries[name] = _add(plan, make_cell(name, settings, runs))
+    if {'rows.csv', 'masks.npz'} <= set(declaration(notebook)[1]): plan.pages[name] = _add(plan, make_cell('case_pages', {k: v for k, v in settings.items() if k == 'show'}, runs))
 
 def _lines(tasks, rows, run):
     "Notebook, task and single values; a row may have `tasks` and a `run` of its own."
@@ -224,6 +231,75 @@ def run_cell(
     write_json(folder/'done.json', dict(**spec, seconds=round(time.time() - t0, 1), peak_mib=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss//1024,
                                         outputs={o: sha256_file(folder/o) for o in outputs}, versions=versions()))
 
+# %% ../nbs/76_workflow.ipynb #f4195fa3
+def finished_cells(
+    out, # folder of the results
+) -> list: # what their done.json say, oldest first
+    "All cells that were ever finished there."
+    files = sorted((Path(out)/'cells').glob('*/done.json'), key=lambda p: p.stat().st_mtime)
+    return [json.loads(p.read_text()) for p in files]
+
+def _definitions_behind(cell): return _code_behind(_sources(cell.notebook)[1], frozenset(_strings({**declaration(cell.notebook)[0], **cell.params})))[1]
+
+_who = ('task', 'method', 'backbone', 'shots', 'subset', 'seed', 'start', 'fraction')
+
+def why(
+    cell:Cell,
+    plan:Plan,
+    out, # folder of the results
+    done:list, # from `finished_cells`
+) -> str: # new; code: ..; data; weights; parameters: ..; after: ..; failed or interrupted before
+    "What makes a cell run."
+    if (Path(out)/'cells'/cell.id/'notebook.ipynb').is_file(): return f'failed or was interrupted before: {_last_words(Path(out)/"cells"/cell.id)}'
+    params = json.loads(json.dumps(cell.params))
+    differs = lambda d: [k for k in {**params, **d['params']} if params.get(k) != d['params'].get(k)]
+    same = [d for d in done if d['notebook'] == cell.notebook and d['id'] not in plan.cells]
+    near = [d for d in sorted(same[::-1], key=lambda d: len(differs(d))) if not {*differs(d)} & {*_who}]
+    if not near: return 'new'
+    if not (changed := differs(near[0])): return '; '.join(_what_changed(cell, near[0], out)) or 'new'
+    return 'parameters: ' + ', '.join(f'{k} {near[0]["params"].get(k)} -> {params.get(k)}' for k in changed)
+
+# %% ../nbs/76_workflow.ipynb #507ca3cb
+def _what_changed(cell, old, out, most=4):
+    "Sentences on what went into a cell and is not what went into a finished one."
+    was, code = old.get('behind'), Path(out)/'code'
+    if was is None: return ['code, weights or data (the finished cell does not say which)']*(old['key'] != cell.key)
+    names = _changed_definitions(json.loads((code/f'{was["code"]}.json').read_text()), _definitions_behind(cell)) if was['code'] != cell.behind['code'] and (code/f'{was["code"]}.json').is_file() else []
+    says = [f'code: {", ".join(names[:most])}' + (f' and {len(names) - most} more' if len(names) > most else '')] if names else []
+    says += [f'{k}{f" of {cell.params[k2]}" if k2 in cell.params else ""}' for k, k2 in dict(data='task', weights='backbone', start='method').items() if was[k] != cell.behind[k]]
+    if was['notebook'] != cell.behind['notebook']: says.append(f'notebook {cell.notebook}.ipynb')
+    if again := [n for n in cell.needs if n not in old['needs']]: says.append(f'after {again[0]}' + (f' and {len(again) - 1} more' if len(again) > 1 else ''))
+    return says
+
+def _changed_definitions(was, now): return [k for k in now if k in was and was[k] != now[k]] + [f'+{k}' for k in now if k not in was] + [f'-{k}' for k in was if k not in now]
+
+# %% ../nbs/76_workflow.ipynb #7dc96a81
+def expected_seconds(
+    cell:Cell,
+    done:list, # from `finished_cells`
+) -> float: # NaN where no cell of its kind was ever finished
+    "Mean seconds of the most similar finished cells."
+    kinds = [set(cell.params) - {'subset', 'seed'}, {'task', 'method', 'backbone', 'start'}, {'method', 'backbone'}, set()]
+    alike = lambda d, keys: d['notebook'] == cell.notebook and all(d['params'].get(k) == cell.params.get(k) for k in keys)
+    times = next((t for keys in kinds if (t := [d['seconds'] for d in done if alike(d, keys)])), [])
+    return sum(times)/len(times) if times else math.nan
+
+def dry_run(
+    names:list, # experiments; empty means all of the profile
+    profile:str='demo',
+    out='runs', # folder of the results
+    jobs:int=1, # cells at once
+) -> dict: # id -> why it would run
+    "Print what `reproduce` would run, why and how long it may take; write nothing."
+    plan, done = make_plan(names, profile), finished_cells(out)
+    for s in plan.skipped: print(f'skipped: {s}')
+    todo = {id: why(c, plan, out, done) for id, c in plan.cells.items() if not (Path(out)/'cells'/id/'done.json').is_file()}
+    seconds = {id: expected_seconds(plan.cells[id], done) for id in todo}
+    for id, says in todo.items(): print(f'{id:60} {"?" if math.isnan(seconds[id]) else f"{seconds[id]:.0f}":>6} s  {says}')
+    unknown = sum(map(math.isnan, seconds.values()))
+    print(f'{len(todo)} of {len(plan.cells)} cells would run, {len(plan.cells) - len(todo)} are reused; about {sum(s for s in seconds.values() if s == s)/jobs/60:.1f} min with --jobs {jobs}' + (f', without {unknown} cells of a kind that was never timed' if unknown else ''))
+    return todo
+
 # %% ../nbs/76_workflow.ipynb #812bfcd0
 def write_plan(
     plan:Plan,
@@ -232,8 +308,9 @@ def write_plan(
 ) -> list: # ids of the cells that are not done
     "Lay out the folders that the workflow works in."
     for id, cell in plan.cells.items():
-        spec = dict(id=id, notebook=cell.notebook, params=cell.params, needs=cell.needs, key=cell.key, gather=id in plan.summaries.values())
+        spec = dict(id=id, notebook=cell.notebook, params=cell.params, needs=cell.needs, key=cell.key, gather=id in {*plan.summaries.values(), *plan.pages.values()}, behind=cell.behind)
         write_json(Path(out)/'cells'/id/'cell.json', spec)
+        if not (code := Path(out)/f'code/{cell.behind["code"]}.json').is_file(): write_json(code, _definitions_behind(cell))
     write_json(Path(out)/name, {id: list(c.needs) for id, c in plan.cells.items()})
     return [id for id in plan.cells if not (Path(out)/'cells'/id/'done.json').is_file()]
 
@@ -280,17 +357,22 @@ def reproduce(
 
 # %% ../nbs/76_workflow.ipynb #67e898c5
 def _report(plan, out, profile, seconds, failed):
-    done = [(n, out/'cells'/id, f'medsam-prompts reproduce {n} --profile {profile} --out {out.name if out.is_absolute() else out}') for n, id in plan.summaries.items() if (out/'cells'/id/'done.json').is_file()]
+    cell, is_done = lambda id: out/'cells'/id, lambda id: (out/'cells'/id/'done.json').is_file()
+    pages = {n: cell(id) for n, id in plan.pages.items() if is_done(id)}
+    again = f'--profile {profile} --out {out.name if out.is_absolute() else out}'
+    sections = [Section(n, cell(id), f'medsam-prompts reproduce {n} {again}', tuple(map(cell, plan.cells[id].needs)), pages.get(n)) for n, id in plan.summaries.items() if is_done(id)]
     facts = {**versions(), 'profile': f'{profile}: {read_profile(profile).get("about", "of your own")}', 'machine': f'{platform.machine()}, {os.cpu_count()} cores', 'this call took': f'{seconds:.0f} s',
-             'cells': len(plan.cells), 'skipped': '; '.join(plan.skipped) or 'nothing', 'failed': ', '.join(failed) or 'nothing'}
-    return write_report(out/'report.html', done, f'medsam_prompts: profile {profile}', facts)
+             'cells': len(plan.cells), 'skipped': '; '.join(plan.skipped) or 'nothing', 'failed': len(failed) or 'nothing'}
+    return write_report(out/'report.html', sections, f'medsam_prompts: profile {profile}', facts, {id: _last_words(cell(id), 12) for id in failed})
 
-def _last_words(folder):
-    "The last line of the error in an executed notebook."
-    path = folder/'notebook.ipynb'
-    if not path.is_file(): return 'the notebook was not started'
-    errors = [o for c in nbformat.read(path, 4).cells if c.cell_type == 'code' for o in c.outputs if o.output_type == 'error']
-    return f'{errors[-1].ename}: {errors[-1].evalue}' if errors else 'it was interrupted'
+def _last_words(folder, lines=1):
+    "The last lines of the error in an executed notebook, or of the log where the kernel died."
+    path, log = folder/'notebook.ipynb', folder/'log.txt'
+    errors = [o for c in nbformat.read(path, 4).cells if c.cell_type == 'code' for o in c.outputs if o.output_type == 'error'] if path.is_file() else []
+    if errors and lines > 1: return '\n'.join(re.sub(r'\x1b\[[0-9;]*m', '', '\n'.join(errors[-1].traceback)).splitlines()[-lines:])
+    if errors: return f'{errors[-1].ename}: {errors[-1].evalue}'
+    said = [l for l in log.read_text(errors='replace').splitlines() if l.strip()] if log.is_file() else []
+    return '\n'.join(said[-lines:]) or ('it was interrupted' if path.is_file() else 'the notebook was not started')
 
 # %% ../nbs/76_workflow.ipynb #ee933f98
 def adopt(
@@ -302,7 +384,7 @@ def adopt(
     "Copy results and executed outputs into the repository."
     folders = [Path(out)/'cells'/id for id in json.loads((Path(out)/plan).read_text())]
     specs = {f: json.loads((f/'done.json').read_text()) for f in folders if (f/'done.json').is_file()}
-    kept = [p for f, s in specs.items() if s['gather'] for p in _keep_results(f, s, profile, specs)]
+    kept = [p for f, s in specs.items() if s['gather'] and s['notebook'] != 'case_pages' for p in _keep_results(f, s, profile, specs)]
     latest = {s['notebook']: f for f, s in specs.items()}
     return kept + [_keep_outputs(name, f/'notebook.ipynb') for name, f in latest.items() if notebooks is None or name in notebooks]
 

@@ -26,7 +26,7 @@ test: setup
 	$(BIN)/python -m pytest -q tests $(PYTEST)
 
 docs: setup
-	$(BIN)/python -m nbconvert --log-level ERROR --to html --output-dir _docs nbs/*.ipynb nbs/experiments/*.ipynb
+	$(BIN)/python tests/build_docs.py _docs
 
 readme: setup
 	$(BIN)/python tests/build_readme.py

@@ -202,7 +202,7 @@ def _reproduce(a):
     from medsam_prompts.all import FailedCells, dry_run, make_plan, read_profile, reproduce
     if a.dry_run: return dry_run(a.names, a.profile, a.out, a.jobs)
     if not a.list:
-        try: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor, a.finished)
+        try: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor, a.finished, a.gpus)
         except FailedCells as e: sys.exit(f'medsam-prompts: {e}')
     for n in read_profile(a.profile)['experiments']: print(f'{n:16} {len(make_plan([n], a.profile).cells)} cells')
 
@@ -265,7 +265,7 @@ def _add_prefer(sub):
 def _add_reproduce(sub):
     _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', names=dict(positional=True, nargs='*', metavar='NAME'), list=dict(action='store_true', help='what there is'),
              profile=dict(default='demo', help='demo, grid, real, paper, or a YAML file'), data=dict(metavar='DIR', help='data sets; default MEDSAM_PROMPTS_DATA'), jobs=dict(type=int, default=1, metavar='N'),
-             executor=dict(choices=['local', 'slurm'], default='local'), finished=dict(action='store_true', help='start no run; tables of those that are there'), dry_run=dict(action='store_true', help='what would run, why, and how long it may take'), out=dict(default='runs', metavar='DIR'))
+             executor=dict(choices=['local', 'slurm'], default='local'), gpus=dict(type=int, metavar='N', help='cells that may use a GPU at once; default: as many as there are GPUs here'), finished=dict(action='store_true', help='start no run; tables of those that are there'), dry_run=dict(action='store_true', help='what would run, why, and how long it may take'), out=dict(default='runs', metavar='DIR'))
 
 # %% ../nbs/80_cli.ipynb #d29ea9ce
 def _checked(a):
@@ -273,7 +273,7 @@ def _checked(a):
     from medsam_prompts.core import InputError
     if a.run is _train_weak and (a.boxes is None) == (a.masks is None): raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
     if a.run is _train_prefer: _check_prefer(a)
-    for k, least in dict(epochs=1, align_epochs=1, members=1, shots=1, jobs=1, seed=0, subset_seed=0).items():
+    for k, least in dict(epochs=1, align_epochs=1, members=1, shots=1, jobs=1, gpus=0, seed=0, subset_seed=0).items():
         if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
     if a.run is _predict and not a.evolve and (a.evolve_masks or a.evolve_margin is not None): raise InputError('predict', '--evolve-masks and --evolve-margin say how to evolve', 'Give --evolve SCORER too')
     if getattr(a, 'evolve_margin', None) is not None and not 0 <= a.evolve_margin <= 1: raise InputError(f'--evolve-margin {a.evolve_margin}', 'this is not a difference of Dice', 'Give a number from 0 to 1')

@@ -16,8 +16,8 @@ from .results import *
 from .tables import *
 
 # %% ../nbs/75_report.ipynb #51214c09
-_style = '''body{font:15px/1.5 system-ui,sans-serif;max-width:1150px;margin:2em auto;padding:0 1em;color:#222}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;margin:1em 0}td,th{padding:.25em .6em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
+_style = '''body{font:15px/1.5 system-ui,sans-serif;max-width:1400px;margin:2em auto;padding:0 1em;color:#222}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;margin:1em 0}td,th{padding:.25em .6em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top;white-space:nowrap}td:last-child{white-space:normal;min-width:12em}
 thead th{border-bottom:2px solid #888;cursor:pointer;white-space:nowrap}th[aria-sort=ascending]:after{content:" ▲"}th[aria-sort=descending]:after{content:" ▼"}
 tr.oracle{color:#888}img{max-width:100%}figure{margin:1em 0}pre{background:#f4f4f4;padding:.6em;overflow:auto}.caption{font-size:13px;color:#555}nav a{margin-right:1em}'''
 

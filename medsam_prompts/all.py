@@ -34,6 +34,7 @@ from .backbones.tinyvit import *
 from .backbones.sammed2d import *
 from .backbones.clip import *
 from .embeddings import *
+from .encoding import *
 from .modelfiles import *
 from .prompts.generators import *
 from .prompts.oracle import *
@@ -45,6 +46,7 @@ from .prompts.answers import *
 from .prompts.text import *
 from .prompts.evolve import *
 from .metrics import *
+from .volumes import *
 from .losses.overlap import *
 from .losses.box import *
 from .losses.preference import *
@@ -67,6 +69,8 @@ from .baselines.tuned import *
 from .prompts.sources import *
 from .pipeline import *
 from .semisupervised import *
+from .learner import *
+from .backbones.table import *
 from .codeprint import *
 from .evaluate import *
 from .results import *

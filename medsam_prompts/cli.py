@@ -54,8 +54,8 @@ def _what_is_there(d):
 
 # %% ../nbs/80_cli.ipynb #72707c61
 def _embed(a):
-    from medsam_prompts.all import EmbeddingCache, folder_cases, load_segmenter, pick_device
-    cache, cases = EmbeddingCache(load_segmenter(a.backbone, device=pick_device(a.device))), folder_cases(a.images)
+    from medsam_prompts.all import encode_options, FastCache, folder_cases, load_segmenter, pick_device
+    cache, cases = FastCache(load_segmenter(a.backbone, device=pick_device(a.device)), options=encode_options(a.encode)), folder_cases(a.images)
     print(f'{cache.fill(cases)} embedded, {len(cases)} in all: {cache.folder}')
 
 def _labels(text):
@@ -74,11 +74,11 @@ def _bounds(pairs):
     return dict(bounds=bounds) if len(bounds) > 1 else dict(zip(('lower', 'upper'), bounds[0]))
 
 def _train_weak(a):
-    from medsam_prompts.all import boxes_from_csv, boxes_from_masks, load_segmenter, pick_device, train_weak, weak_recipe
+    from medsam_prompts.all import boxes_from_csv, boxes_from_masks, encode_options, load_segmenter, pick_device, train_weak, weak_recipe
     recipe, labels = weak_recipe(a.recipe, epochs=a.epochs, members=a.members, **_bounds(a.bounds)), tuple(a.label or ())
     cases, boxes, targets, without = boxes_from_csv(a.images, a.boxes, labels) if a.boxes else boxes_from_masks(a.images, a.masks, labels, a.components)
     if without: print(f'{without} of {len(cases) + without} cases do not show the target and are skipped', file=sys.stderr)
-    header = train_weak(load_segmenter(a.backbone, device=pick_device(a.device)), cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, resume=a.resume)
+    header = train_weak(load_segmenter(a.backbone, device=pick_device(a.device)), cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, resume=a.resume, encode=encode_options(a.encode))
     print(f'{a.out}: learned from {len(header["training_set"]["cases"])} cases in {recipe.epochs} epochs, last loss {header["final_loss"]:.4f}')
 
 def _train_scorer(a):
@@ -161,7 +161,7 @@ def _say_preferred(a, result):
 
 # %% ../nbs/80_cli.ipynb #e7a9e474
 def _predict(a):
-    from medsam_prompts.all import DrawnPrompts, EmbeddingCache, InputError, load_predictor, load_segmenter, pick_device, predict_folder, text_prompts
+    from medsam_prompts.all import DrawnPrompts, EmbeddingCache, encode_options, FastCache, InputError, load_predictor, load_segmenter, pick_device, predict_folder, text_prompts
     given = sum(o is not None for o in (a.boxes, a.points, a.text))
     if given > 1 or not (given or a.model) or a.model and a.text is not None: raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes, --points and --text')
     dev = pick_device(a.device); drawn = DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points') if a.boxes or a.points else None
@@ -171,7 +171,7 @@ def _predict(a):
         cache = EmbeddingCache(segmenter := load_segmenter(a.backbone, device=dev))
     if a.evolve and len(generator.all_targets) > 1: raise InputError(a.evolve, f'it judges masks of one structure, and there are prompts for {len(generator.all_targets)}', 'Predict each structure alone')
     if a.evolve: generator = _evolved(a, generator, cache.segmenter, cache.prep)
-    rows = predict_folder(segmenter, generator, a.images, a.out, batch=1 if drawn else 4, cache=cache)
+    rows = predict_folder(segmenter, generator, a.images, a.out, batch=1 if drawn else 4, volume=tuple(a.volume), cache=FastCache(cache.segmenter, cache.prep, encode_options(a.encode)))
     flagged = sum(bool(r['flags']) for r in rows)
     print(f'{a.out}: {len(rows)} predictions, {flagged} with a flag (see predictions.csv)')
 
@@ -224,6 +224,7 @@ def _command(sub, name, run, help, /, **options):
 _out, _images = dict(required=True, metavar='PATH', help='where to write'), dict(required=True, metavar='DIR', help='png, jpg, tif, nii.gz, mhd, nrrd, dcm')
 _backbone, _label = dict(default='lite_medsam', metavar='NAME'), dict(type=int, metavar='L', help='label of the structure')
 _csv = dict(metavar='FILE.csv')
+_encode = dict(nargs='+', choices=['bfloat16', 'float16', 'sdpa', 'compile'], default=(), help='how to compute embeddings; what the device lacks falls back')
 
 def _parser():
     p = _Parser(prog='medsam-prompts', description='Segment medical images with SAM-family models without anyone drawing a prompt.')
@@ -231,11 +232,12 @@ def _parser():
     _command(sub, 'info', _info, 'versions, device, homes, weights; or what a model file is', model=dict(positional=True, nargs='?', metavar='FILE', help='a model file'))
     _command(sub, 'checkpoints', _checkpoints, 'weights: list them, or fetch one', action=dict(positional=True, nargs='?', choices=['list', 'fetch'], default='list'), name=dict(positional=True, nargs='?', default=''))
     _command(sub, 'datasets', _datasets, 'data sets: list them, or show one', action=dict(positional=True, nargs='?', choices=['list', 'show'], default='list'), name=dict(positional=True, nargs='?'))
-    _command(sub, 'embed', _embed, 'embed the images of a folder', images=dict(_images), backbone=dict(_backbone))
+    _command(sub, 'embed', _embed, 'embed the images of a folder', images=dict(_images), backbone=dict(_backbone), encode=dict(_encode))
     _add_train(sub.add_parser('train', help='learn a prompt generator').add_subparsers(required=True, metavar='method'))
     _command(sub, 'predict', _predict, 'masks for the images of a folder', images=dict(_images), out=dict(_out), model=dict(metavar='FILE'), boxes=dict(_csv), points=dict(_csv), text=dict(metavar='TEXT', help='what to look for, such as "breast lesion"'), bank=dict(metavar='FILE.yaml', help='words for --text, laid over those of the package'),
              clip=dict(default='biomedclip', metavar='NAME', help='who compares image and text: biomedclip, local-dir:FOLDER, or MODEL:PRETRAINED of open_clip'), evolve=dict(metavar='SCORER', help='move the prompts uphill on what this model of train scorer predicts'),
-             evolve_masks=dict(type=int, choices=[1, 3], help='of how many masks of each prompt SCORER chooses; default: as its held-out subjects asked for'), evolve_margin=dict(type=float, metavar='M', help='gain in predicted Dice that a change takes; default: as its held-out subjects asked for'), backbone=dict(_backbone))
+             evolve_masks=dict(type=int, choices=[1, 3], help='of how many masks of each prompt SCORER chooses; default: as its held-out subjects asked for'), evolve_margin=dict(type=float, metavar='M', help='gain in predicted Dice that a change takes; default: as its held-out subjects asked for'), backbone=dict(_backbone),
+             volume=dict(nargs='+', choices=['propagate', 'largest'], default=(), help='for volumes: hand answers on from slice to slice; keep the largest part of each label'), encode=dict(_encode))
     _command(sub, 'evaluate', _evaluate, 'compare masks with the truth, case by case', pred=dict(required=True, metavar='DIR'), truth=dict(required=True, metavar='DIR'), out=dict(_out, metavar='cases.csv'),
              label=dict(_label), spacing=dict(metavar='X,Y', help='pixel size in mm'), nsd_tolerance=dict(type=float, default=2., metavar='T', help='mm where spacing is known, else pixels'))
     _add_reproduce(sub)
@@ -246,7 +248,7 @@ def _add_train(sub):
     _command(sub, 'weak', _train_weak, 'a prompt module from tight boxes', images=dict(_images), out=dict(_out), boxes=dict(_csv), masks=dict(metavar='DIR', help='only their tight boxes are used'),
              shots=dict(type=int, metavar='N', help='draw N subjects'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'), recipe=dict(default='paper', metavar='NAME'),
              components=dict(choices=['largest', 'separate'], help='for masks of several parts'), label=dict(type=_labels, metavar='L[,L...]', help='labels of the structures; each gets a module of its own'), bounds=dict(nargs='+', metavar='LOWER,UPPER', help='share of its box that a structure fills; one pair, or one per label'),
-             backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'))
+             backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'), encode=dict(_encode))
     _command(sub, 'scorer', _train_scorer, 'a network that predicts Dice', images=dict(_images), masks=dict(required=True, metavar='DIR', help='same stems as the images'), out=dict(_out),
              seed=dict(type=int, default=0, metavar='S'), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'),
              recipe=dict(default='paper', metavar='NAME', help='paper, or ours: from the image embedding, and also from masks that evolution leads to'),

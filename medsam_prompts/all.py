@@ -67,6 +67,7 @@ from .baselines.saliency import *
 from .baselines.nnunet import *
 from .baselines.tuned import *
 from .prompts.sources import *
+from .trackers import *
 from .pipeline import *
 from .semisupervised import *
 from .learner import *

@@ -73,7 +73,14 @@ def _bounds(pairs):
     if not bounds or not all(len(b) == 2 and 0 <= b[0] < b[1] <= 1 for b in bounds): raise InputError(f'--bounds {" ".join(pairs)}', 'these are not shares of a box', 'Give LOWER,UPPER between 0 and 1')
     return dict(bounds=bounds) if len(bounds) > 1 else dict(zip(('lower', 'upper'), bounds[0]))
 
+def _watch(a):
+    "Report to a tracker, if asked, into a folder beside the model."
+    if not a.track: return
+    from medsam_prompts.trackers import track
+    track(a.track, f'{a.out}.track')
+
 def _train_weak(a):
+    _watch(a)
     from medsam_prompts.all import boxes_from_csv, boxes_from_masks, encode_options, load_segmenter, pick_device, train_weak, weak_recipe
     recipe, labels = weak_recipe(a.recipe, epochs=a.epochs, members=a.members, **_bounds(a.bounds)), tuple(a.label or ())
     cases, boxes, targets, without = boxes_from_csv(a.images, a.boxes, labels) if a.boxes else boxes_from_masks(a.images, a.masks, labels, a.components)
@@ -82,6 +89,7 @@ def _train_weak(a):
     print(f'{a.out}: learned from {len(header["training_set"]["cases"])} cases in {recipe.epochs} epochs, last loss {header["final_loss"]:.4f}')
 
 def _train_scorer(a):
+    _watch(a)
     from medsam_prompts.all import folder_cases, InputError, load_generator, load_segmenter, pick_device, Prep, scorer_recipe, train_scorer
     recipe, dev = scorer_recipe(a.recipe, **({} if a.epochs is None else dict(epochs=a.epochs))), pick_device(a.device)
     learned, segmenter, prep = load_generator(a.model, dev) if a.model else (None, load_segmenter(a.backbone, device=dev), Prep())
@@ -97,6 +105,7 @@ def _train_scorer(a):
 
 # %% ../nbs/80_cli.ipynb #d5216ed5
 def _train_prefer(a):
+    _watch(a)
     from medsam_prompts.all import EmbeddingCache, check_start, load_segmenter, load_tuned, make_prompts, pick_device, prompt_parts, train_prefer, write_candidates
     segmenter = load_segmenter(a.backbone, device=pick_device(a.device)); cache = EmbeddingCache(segmenter)
     start, generator, header = load_tuned(a.init, segmenter) if a.init else (None, None, {})
@@ -200,6 +209,7 @@ def _reproduce(a):
     if a.data: os.environ['MEDSAM_PROMPTS_DATA'] = os.path.abspath(os.path.expanduser(a.data))
     if a.device != 'auto': os.environ['MEDSAM_PROMPTS_DEVICE'] = a.device
     from medsam_prompts.all import FailedCells, dry_run, make_plan, read_profile, reproduce
+    if a.track: os.environ['MEDSAM_PROMPTS_TRACK'] = a.track # for the processes of the cells
     if a.dry_run: return dry_run(a.names, a.profile, a.out, a.jobs)
     if not a.list:
         try: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor, a.finished, a.gpus)
@@ -223,7 +233,7 @@ def _command(sub, name, run, help, /, **options):
 # %% ../nbs/80_cli.ipynb #87ae8464
 _out, _images = dict(required=True, metavar='PATH', help='where to write'), dict(required=True, metavar='DIR', help='png, jpg, tif, nii.gz, mhd, nrrd, dcm')
 _backbone, _label = dict(default='lite_medsam', metavar='NAME'), dict(type=int, metavar='L', help='label of the structure')
-_csv = dict(metavar='FILE.csv')
+_csv, _track = dict(metavar='FILE.csv'), dict(choices=['tensorboard', 'wandb'], help='watch trainings there')
 _encode = dict(nargs='+', choices=['bfloat16', 'float16', 'sdpa', 'compile'], default=(), help='how to compute embeddings; what the device lacks falls back')
 
 def _parser():
@@ -248,9 +258,9 @@ def _add_train(sub):
     _command(sub, 'weak', _train_weak, 'a prompt module from tight boxes', images=dict(_images), out=dict(_out), boxes=dict(_csv), masks=dict(metavar='DIR', help='only their tight boxes are used'),
              shots=dict(type=int, metavar='N', help='draw N subjects'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'), recipe=dict(default='paper', metavar='NAME'),
              components=dict(choices=['largest', 'separate'], help='for masks of several parts'), label=dict(type=_labels, metavar='L[,L...]', help='labels of the structures; each gets a module of its own'), bounds=dict(nargs='+', metavar='LOWER,UPPER', help='share of its box that a structure fills; one pair, or one per label'),
-             backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'), encode=dict(_encode))
+             backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'), encode=dict(_encode), track=dict(_track))
     _command(sub, 'scorer', _train_scorer, 'a network that predicts Dice', images=dict(_images), masks=dict(required=True, metavar='DIR', help='same stems as the images'), out=dict(_out),
-             seed=dict(type=int, default=0, metavar='S'), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'),
+             seed=dict(type=int, default=0, metavar='S'), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'), track=dict(_track),
              recipe=dict(default='paper', metavar='NAME', help='paper, or ours: from the image embedding, and also from masks that evolution leads to'),
              model=dict(metavar='FILE', help='of train weak: try its prompts on held-out subjects, so that predict --model may move them; brings its own backbone'))
     _add_prefer(sub)
@@ -262,16 +272,17 @@ def _add_prefer(sub):
              annotator=dict(choices=['iou', 'predicted-iou', 'agreement', 'scorer', 'none'], help='who compares masks of unlabelled images, default iou, which needs their masks; none: stage 1 alone'), scorer=dict(metavar='FILE', help='for --annotator scorer; default: train one on the labelled images'),
              noise=dict(type=float, default=0., metavar='P', help='share of wrong ratings'), ratings=dict(**_csv, help='image,candidate,rating: a person in place of the annotator'), rate=dict(metavar='DIR', help='stage 1 alone; write the candidates and a table for --ratings'),
              init=dict(metavar='STAGE1', help='a model of stage 1 to start from'), recipe=dict(default='ours', metavar='NAME', help='ours, or paper: adapters train as well, and nothing is held out'), variant=dict(choices=['ranking', 'rating', 'best']), label=dict(_label),
-             backbone=dict(_backbone), epochs=dict(type=int, metavar='N', help='of stage 1'), align_epochs=dict(type=int, metavar='N', help='of stage 2'), resume=dict(action='store_true'))
+             backbone=dict(_backbone), epochs=dict(type=int, metavar='N', help='of stage 1'), align_epochs=dict(type=int, metavar='N', help='of stage 2'), resume=dict(action='store_true'), track=dict(_track))
 
 def _add_reproduce(sub):
     _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', names=dict(positional=True, nargs='*', metavar='NAME'), list=dict(action='store_true', help='what there is'),
              profile=dict(default='demo', help='demo, grid, real, paper, or a YAML file'), data=dict(metavar='DIR', help='data sets; default MEDSAM_PROMPTS_DATA'), jobs=dict(type=int, default=1, metavar='N'),
-             executor=dict(choices=['local', 'slurm'], default='local'), gpus=dict(type=int, metavar='N', help='cells that may use a GPU at once; default: as many as there are GPUs here'), finished=dict(action='store_true', help='start no run; tables of those that are there'), dry_run=dict(action='store_true', help='what would run, why, and how long it may take'), out=dict(default='runs', metavar='DIR'))
+             executor=dict(choices=['local', 'slurm'], default='local'), gpus=dict(type=int, metavar='N', help='cells that may use a GPU at once; default: as many as there are GPUs here'), track=dict(_track), finished=dict(action='store_true', help='start no run; tables of those that are there'), dry_run=dict(action='store_true', help='what would run, why, and how long it may take'), out=dict(default='runs', metavar='DIR'))
 
 # %% ../nbs/80_cli.ipynb #d29ea9ce
 def _checked(a):
     "What argparse cannot check by itself."
+    from importlib.util import find_spec
     from medsam_prompts.core import InputError
     if a.run is _train_weak and (a.boxes is None) == (a.masks is None): raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
     if a.run is _train_prefer: _check_prefer(a)
@@ -279,6 +290,7 @@ def _checked(a):
         if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
     if a.run is _predict and not a.evolve and (a.evolve_masks or a.evolve_margin is not None): raise InputError('predict', '--evolve-masks and --evolve-margin say how to evolve', 'Give --evolve SCORER too')
     if getattr(a, 'evolve_margin', None) is not None and not 0 <= a.evolve_margin <= 1: raise InputError(f'--evolve-margin {a.evolve_margin}', 'this is not a difference of Dice', 'Give a number from 0 to 1')
+    if getattr(a, 'track', None) and not find_spec(a.track): raise InputError(f'--track {a.track}', 'its package is not installed', "Run: pip install 'medsam_prompts[track]'")
     given = getattr(a, 'label', None)
     for label in (given,) if isinstance(given, int) else given or ():
         if not 1 <= label <= 255: raise InputError(f'--label {label}', 'masks hold labels from 1 to 255', 'Number the structures from 1')

@@ -186,7 +186,12 @@ def _add_experiment(plan, name, settings, finished):
     runs = [_add(plan, e) and _add(plan, r) for e, r in kept]
     if not runs: return
     plan.summaries[name] = _add(plan, make_cell(name, settings, runs))
-    if {'rows.csv', 'masks.npz'} <= set(declaration(notebook)[1]): plan.pages[name] = _add(plan, make_cell('case_pages', {k: v for k, v in settings.items() if k == 'show'}, runs))
+    paged = [r for r in runs if _one_mask_a_case(plan.cells[r].notebook)]
+    if paged: plan.pages[name] = _add(plan, make_cell('case_pages', {k: v for k, v in settings.items() if k == 'show'}, paged))
+
+def _one_mask_a_case(notebook):
+    params, outputs = declaration(notebook)
+    return {'rows.csv', 'masks.npz'} <= set(outputs) and 'ways' not in params
 
 def _lines(tasks, rows, run):
     "Notebook, task and single values; a row may have `tasks` and a `run` of its own."

@@ -3,6 +3,7 @@ import ast
 import html
 import json
 import re
+import shutil
 import sys
 import warnings
 from configparser import ConfigParser
@@ -80,7 +81,7 @@ def prepared(path):
         if c.cell_type == 'code': c.source = '\n'.join(l for l in c.source.splitlines() if not l.startswith('#|'))
         c.source = re.sub(r'\n- skip_exec: true\s*$', '', c.source)
         if c.source.strip(): cells.append(c)
-        if c.cell_type == 'markdown': entries += [dict(name=t.strip('` '), says='', anchor=re.sub(r'\s', '-', t)) for t in re.findall(r'^#{2,4} (.+)$', c.source, re.M)]
+        if c.cell_type == 'markdown': entries += [dict(name=t.strip('` '), says='', anchor=re.sub(r'\s', '-', t.replace('`', ''))) for t in re.findall(r'^#{2,4} (.+)$', c.source, re.M)]
         if 'export' in says:
             for name, obj in exported(c.source, module):
                 cell, entry = api_cell(name, obj)
@@ -120,6 +121,9 @@ def build(out):
         url = path.relative_to(nbs).with_suffix('.html').as_posix()
         body, _ = exporter.from_notebook_node(nb)
         body = re.sub(r'(<a [^>]*?href=")([^"]+)"', lambda m: f'{m[1]}{rewrite(html.unescape(m[2]), path)}"', body)
+        for picture in re.findall(r'<img [^>]*?src="(?!data:|https?:)([^"]+)"', body):
+            (target := out/url).parent.joinpath(picture).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path.parent/picture, target.parent/picture)
         entries += [dict(name=title, says=about, url=url), *(dict(name=e['name'], says=e['says'] or title, url=f'{url}#{e["anchor"]}') for e in found)]
         (out/url).parent.mkdir(parents=True, exist_ok=True)
         (out/url).write_text(page(path, title, body, sections), encoding='utf-8')

@@ -85,12 +85,13 @@ stand_ins = dict(busi='Breast US', cxr_left_lung='Chest X-ray') # other images o
 _same = ['task', 'backbone', 'method', 'changes', 'words', 'fraction', 'share']
 
 def compare_ways(
-    rows:pd.DataFrame, # of prefer_run
+    rows:pd.DataFrame, # of prefer_run; those of other runs are left out
     table:str, # the paper's table
     named:Callable=lambda line: line.way, # line -> what the paper's table calls it
     metric:str='dice',
 ) -> pd.DataFrame: # fractions; one line for each way
     "Our means, what each way gains over the labelled part, and the reported ones."
+    rows = rows[rows.way.notna()]
     rows = rows.assign(**{k: rows[k].fillna('').astype(str) for k in ('changes', 'words', 'share', 'annotator')})
     lines, parts = summarise(rows, [*_same, 'way'], metric), dict(list(rows.groupby([*_same, 'way'])))
     of = lambda line, way: paired_difference(parts[*(getattr(line, k) for k in [*_same, 'way'])], parts[*(getattr(line, k) for k in _same), way], metric)

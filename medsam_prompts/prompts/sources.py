@@ -48,12 +48,12 @@ register_source('box', 'tight box of the true mask (oracle)', lambda *_: TightBo
 # %% ../../nbs/66_prompts.sources.ipynb #fa280f99
 _reading = ('crf', 'components', 'points', 'use', 'seed', 'deepest', 'label', 'window')
 
-def _register_map(name, title, fit, parts, build):
+def _of_map(fit, parts, build):
     def whole(generator):
         settings, tensors = parts(generator.source)
         return dict(map=settings, reading={k: getattr(generator, k) for k in _reading}), tensors
     def again(settings, tensors, segmenter): return SaliencyPrompts(build(settings['map'], tensors, segmenter), **{**settings['reading'], 'use': tuple(settings['reading']['use'])})
-    register_source(name, title, fit, whole, again)
+    return fit, whole, again
 
 # %% ../../nbs/66_prompts.sources.ipynb #df1ebebe
 _linear = dict(probe=(ProbeSaliency, ('position', 'decay', 'balanced', 'own_units')), prototypes=(PrototypeSaliency, ('near', 'far', 'position', 'decay')))
@@ -72,8 +72,8 @@ def _linear_again(settings, tensors, segmenter):
 
 def _fit_map(cls): return lambda segmenter, labelled, cache, seed, options: map_prompts(cls.fit(segmenter, labelled, cache), segmenter.name, seed=seed)
 
-_register_map('probe', 'linear probe of the embedding', _fit_map(ProbeSaliency), _linear_parts, _linear_again)
-_register_map('prototypes', 'prototypes of the labelled masks', _fit_map(PrototypeSaliency), _linear_parts, _linear_again)
+register_source('probe', 'linear probe of the embedding', *_of_map(_fit_map(ProbeSaliency), _linear_parts, _linear_again))
+register_source('prototypes', 'prototypes of the labelled masks', *_of_map(_fit_map(PrototypeSaliency), _linear_parts, _linear_again))
 
 # %% ../../nbs/66_prompts.sources.ipynb #669a89ed
 def _own_parts(source):
@@ -84,7 +84,7 @@ def _own_again(settings, tensors, segmenter):
     settings = dict(settings)
     return EverythingSaliency(_linear_again(settings.pop('guide'), tensors, segmenter), tensors['sizes'].cpu().numpy(), **settings)
 
-_register_map('own-masks', "the backbone's own masks, ranked by a probe", _fit_map(EverythingSaliency), _own_parts, _own_again)
+register_source('own-masks', "the backbone's own masks, ranked by a probe", *_of_map(_fit_map(EverythingSaliency), _own_parts, _own_again))
 
 # %% ../../nbs/66_prompts.sources.ipynb #2ffcd142
 def _fit_text(segmenter, labelled, cache, seed, options):
@@ -104,7 +104,7 @@ def _text_again(settings, tensors, segmenter):
     source = ClipSaliency(tower, **settings); source.clip = name
     return source
 
-_register_map('clip', 'gScoreCAM of a text', _fit_text, _text_parts, _text_again)
+register_source('clip', 'gScoreCAM of a text', *_of_map(_fit_text, _text_parts, _text_again))
 
 # %% ../../nbs/66_prompts.sources.ipynb #bee84960
 def make_prompts(

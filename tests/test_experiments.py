@@ -118,7 +118,7 @@ def preferred(folder, task, subset, ranking, free, share='rest', fraction=.1):
     "A folder as prefer_run leaves it."
     path = folder/f'prefer-{task}-{subset}-{share}-{fraction}'
     path.mkdir()
-    fixed = dict(task=task, backbone='lite_medsam', method='probe', fraction=fraction, share=share, subset=subset, seed=subset, changes='')
+    fixed = dict(task=task, backbone='lite_medsam', method='probe', fraction=fraction, share=share, subset=subset, seed=subset, words='', changes='')
     ways = [('prompts alone', -.3, 0, None, 0), ('labelled part', -.2, 0, None, .5), ('all labelled', 0, 0, None, .8), ('ranking', ranking, 9, 'iou', .6), ('more candidates', ranking - .05, 9, 'iou', .55),
             ('agree', free, 9, 'agreement', .7), ('predicted', free - .1, 9, 'predicted iou', .4), ('noise 30%', ranking - .01, 9, 'iou, 30% errors', .3)]
     write_rows(path/'rows.csv', [dict(**fixed, way=w, labelled=1, rated=n, annotator=a, best=best, case=f'c{i}', dice=h + d, fit_seconds=1.) for w, d, n, a, best in ways for i, h in enumerate(hard)])

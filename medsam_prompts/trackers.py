@@ -20,6 +20,8 @@ def _tensorboard(folder):
     from fastai.callback.tensorboard import TensorBoardCallback
     class Tracker(TensorBoardCallback):
         def __init__(self): super().__init__(log_dir=str(folder/f'{os.getpid()}-{next(_count)}'), trace_model=False, log_preds=False)
+        def after_batch(self): # fastai's writes every setting of the optimiser, and torch's optimisers have some that are no numbers
+            for k, v in dict(train_loss=self.smooth_loss, lr=self.opt.hypers[-1]['lr']).items(): self.writer.add_scalar(k, v, self.train_iter)
     return Tracker
 
 def _wandb(folder):
@@ -29,6 +31,9 @@ def _wandb(folder):
     if wandb.run is None: wandb.init(project='medsam_prompts', dir=str(folder), mode='offline' if offline() else None)
     class Tracker(WandbCallback):
         def __init__(self): super().__init__(log=None, log_preds=False, log_model=False)
+        def before_fit(self): # fastai's records the arguments of all callbacks, and fails at plain numbers among them
+            self.learn.gather_args = dict
+            super().before_fit()
     return Tracker
 
 trackers = dict(tensorboard=_tensorboard, wandb=_wandb)

@@ -187,6 +187,8 @@ class Annotator:
     name = 'annotator' # shown in tables
     sees_truth = False # whether it looks at the true mask
     graded = False # whether its scores are the grades of a rating already
+    @property
+    def sha256(self): return fingerprint(self.name) # of all that its scores follow from
     def __call__(self,
         shown:Shown,
         candidates:Tensor, # (K,l,l) booleans
@@ -208,6 +210,8 @@ class TrueIoU(Annotator):
     def __init__(self,
         cases, # `CaseList` or list of cases with masks
     ): self.truth = {c.name: c.labels > 0 for c in cases}
+    @property
+    def sha256(self): return fingerprint(self.name, *self.truth, *self.truth.values())
 
     def __call__(self, shown, candidates):
         name = shown.encoded.case.name
@@ -226,6 +230,8 @@ class Noisy(Annotator):
         if how not in ('swap', 'grade'): raise InputError(how, 'there is no such error', 'Choose swap or grade')
         store_attr()
         self.name, self.sees_truth, self.graded = f'{annotator.name}, {p:.0%} errors', annotator.sees_truth, annotator.graded or how == 'grade'
+    @property
+    def sha256(self): return fingerprint(self.annotator.sha256, self.p, self.seed, self.how)
 
     def __call__(self, shown, candidates):
         scores, rng = self.annotator(shown, candidates).clone(), np.random.default_rng([self.seed, int(fingerprint(shown.encoded.case.name)[:15], 16)])
@@ -253,6 +259,9 @@ class Ratings(Annotator):
         if k in self.rated.setdefault(name, {}): raise InputError(self.path, f'line {line} rates candidate {k} of {name} again', 'Leave one of the lines')
         self.rated[name][k] = r
 
+    @property
+    def sha256(self): return fingerprint(self.name, self.rated)
+
     def __call__(self, shown, candidates):
         rated, name, all_of = self.rated.get(shown.encoded.case.name, {}), shown.encoded.case.name, range(len(candidates))
         if rated and set(rated) != set(all_of): raise InputError(self.path, f'{name} has {len(candidates)} candidates, and ratings of {", ".join(map(str, sorted(rated)))}', 'Rate each of them once')
@@ -266,6 +275,8 @@ class PredictedIoU(Annotator):
         segmenter:Segmenter|None=None, # which decoder; None: the reference
         scale:float=10., # logits inside and outside of a mask prompt are plus and minus this [ours]
     ): store_attr()
+    @property
+    def sha256(self): return fingerprint(self.name, self.segmenter and self.segmenter.weights_sha256, self.scale)
 
     @torch.no_grad()
     def __call__(self, shown, candidates):
@@ -284,6 +295,8 @@ class Agreement(Annotator):
         amount:float=.1, # see `jitter_prompts`
         seed:int=1, # another one than that of candidates
     ): store_attr()
+    @property
+    def sha256(self): return fingerprint(self.name, self.n, self.amount, self.seed)
     def __call__(self, shown, candidates):
         answers = (jittered_answers(shown, self.n, self.amount, self.seed) > 0) & shown.inside
         return mask_iou(candidates[:, None], answers[None]).mean(1)
@@ -295,6 +308,8 @@ class Scored(Annotator):
     def __init__(self,
         score_for:Callable, # list of `Encoded` -> score, as `EvolvedPrompts` takes it
     ): store_attr()
+    @property
+    def sha256(self): return fingerprint(self.name, getattr(self.score_for, 'sha256', None))
 
     @torch.no_grad()
     def __call__(self, shown, candidates):

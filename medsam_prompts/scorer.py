@@ -206,4 +206,6 @@ def score_cases(
     prep:Prep=Prep(),
 ): # list of `Encoded` -> score, as `EvolvedPrompts` takes it
     "A score for whatever cases come."
-    return lambda encoded: PredictedDice(net, torch.stack([net.see(segmenter, e.case, e.embedding, prep) for e in encoded]).to(segmenter.device))
+    def score_for(encoded): return PredictedDice(net, torch.stack([net.see(segmenter, e.case, e.embedding, prep) for e in encoded]).to(segmenter.device))
+    score_for.sha256 = fingerprint(*net.state_dict().values())
+    return score_for

@@ -39,6 +39,14 @@ def die_while_writing(folder):
     toy_cache(folder)[cases()[0]]
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    "One thread here, as many as before for the tests that follow: sums in another order have other last digits."
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def spawn(): return mp.get_context('spawn')
 

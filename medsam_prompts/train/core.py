@@ -121,7 +121,7 @@ class Resume(Callback):
     def after_epoch(self):
         if self.epoch < self.start: return
         self.losses.append(torch.stack(self.seen).mean().item())
-        if time.perf_counter() - self.written < 20*self.cost: return
+        if self.epoch + 1 < self.n_epoch and time.perf_counter() - self.written < 20*self.cost: return
         t0 = time.perf_counter()
         state = dict(job=self.job, epoch=self.epoch, model=_trained(self.model), opt=self.opt.opt.state_dict(), losses=self.losses, others=[cb.saved() for cb in self._others()])
         with atomic_path(self.path) as tmp, open(tmp, 'wb') as f: torch.save(state, f)

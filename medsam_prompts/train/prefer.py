@@ -225,8 +225,6 @@ class Comparisons:
 
     @property
     def told(self) -> Tensor: return self.coef.abs().sum(1) > 0 # (n,) not all tied
-    @property
-    def sha256(self): return fingerprint(self.logits, self.candidates, self.coef)
 
 def compare_candidates(
     reference:Segmenter,
@@ -352,7 +350,7 @@ def _tuned(segmenter, labelled, valid, recipe, seed, state, job, resume):
 
 def _aligned(reference, unlabelled, labelled, valid, recipe, annotator, seed, state, job, resume):
     told = compare_candidates(reference, unlabelled, annotator, recipe); learn = align_learner(reference, unlabelled, told, recipe, seed, valid, labelled)
-    aligned, _ = fit_stage(learn, reference, recipe.align_epochs, recipe.align_lr, recipe.halve, f'{state}.align', fingerprint(job, told.sha256), resume)
+    aligned, _ = fit_stage(learn, reference, recipe.align_epochs, recipe.align_lr, recipe.halve, f'{state}.align', fingerprint(job, annotator.sha256), resume)
     return aligned, learn.prefer_log.rows
 
 def _anew(samples, cache, cases):

@@ -31,6 +31,7 @@ from .backbones.decoder import *
 from .backbones.core import *
 from .backbones.sam import *
 from .backbones.tinyvit import *
+from .backbones.prepared import *
 from .backbones.sammed2d import *
 from .backbones.clip import *
 from .embeddings import *

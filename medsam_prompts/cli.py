@@ -234,7 +234,7 @@ def _command(sub, name, run, help, /, **options):
 _out, _images = dict(required=True, metavar='PATH', help='where to write'), dict(required=True, metavar='DIR', help='png, jpg, tif, nii.gz, mhd, nrrd, dcm')
 _backbone, _label = dict(default='lite_medsam', metavar='NAME'), dict(type=int, metavar='L', help='label of the structure')
 _csv, _track = dict(metavar='FILE.csv'), dict(choices=['tensorboard', 'wandb'], help='watch trainings there')
-_encode = dict(nargs='+', choices=['bfloat16', 'float16', 'sdpa', 'compile'], default=(), help='how to compute embeddings; what the device lacks falls back')
+_encode = dict(nargs='+', choices=['bfloat16', 'float16', 'prepared', 'sdpa', 'compile'], default=(), help='how to compute embeddings; what the device lacks falls back')
 
 def _parser():
     p = _Parser(prog='medsam-prompts', description='Segment medical images with SAM-family models without anyone drawing a prompt.')

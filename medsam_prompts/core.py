@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
-           'set_seed', 'pick_device', 'has_bfloat16', 'versions', 'experiments_folder', 'set_quiet', 'progress']
+           'set_seed', 'pick_device', 'has_bfloat16', 'keep_freed_memory', 'versions', 'experiments_folder',
+           'set_quiet', 'progress']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
-import hashlib, json, os, random, re
+import ctypes, hashlib, json, os, random, re
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from functools import lru_cache
@@ -133,6 +134,14 @@ def has_bfloat16(
     import torch
     if device.type == 'cuda': return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+
+# %% ../nbs/00_core.ipynb #40335eec
+def keep_freed_memory():
+    "Let freed memory stay with this process (glibc; elsewhere nothing happens)."
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return
+    mmap_max, trim_threshold, top_pad = -4, -1, -2 # as malloc.h numbers them
+    for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26)): mallopt(option, value)
 
 # %% ../nbs/00_core.ipynb #4f95f110
 def versions() -> dict:

@@ -195,6 +195,7 @@ def load_segmenter(
 ) -> Segmenter:
     "Build a backbone, load its weights strictly, freeze it."
     if name not in backbones: raise InputError(name, 'there is no such backbone', f'Choose one of {", ".join(backbones)}')
+    keep_freed_memory()
     seg, official = backbones[name]['build'](), backbones[name]['has_checkpoint']
     seg.name = name
     if checkpoint is None and official:

@@ -90,7 +90,7 @@ def train_weak(
     data = fingerprint(emb, placed)
     state = Path(f'{out}.state')
     modules, losses = fit_weak(weak_learner(segmenter, emb, placed, recipe, seed, targets), recipe, state, fingerprint(data, targets, seed, recipe, segmenter.weights_sha256), resume)
-    header = save_weak(out, segmenter, modules, recipe, prep, data, cases.names, seed=seed, shots=shots, subset_seed=subset_seed, final_loss=losses[-1])
+    header = save_weak(out, segmenter, modules, recipe, prep, data, cases.names, seed=seed, shots=shots, subset_seed=subset_seed, encode=cache.signature.get('encode', {}), final_loss=losses[-1])
     state.unlink(missing_ok=True)
     return header
 

@@ -53,7 +53,7 @@ def scorer_image(
     prep:Prep=Prep(),
 ) -> Tensor: # (1,l,l) grey in 0..1, padded as the backbone pads
     "What the scorer sees of an image."
-    grey = torch.from_numpy(to_resized(shown(case, prep.window), segmenter.frames(case, prep), 'area')).mean(-1)/255
+    grey = torch.from_numpy(to_resized(case, segmenter.frames(case, prep), 'area', prep.window)).mean(-1)/255
     h, w = grey.shape; s = segmenter.input_size
     return F.interpolate(F.pad(grey, (0, s - w, 0, s - h))[None, None], (segmenter.lowres_size,)*2, mode='area')[0]
 

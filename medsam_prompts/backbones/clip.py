@@ -95,7 +95,7 @@ def preprocess(self:ClipTower,
 ) -> Tensor: # (1,3,S,S)
     "The one way from an image to the tower."
     case = image if isinstance(image, Case) else Case(image, 'image', axes='yx' if image.ndim == 2 else 'yxc')
-    a = to_resized(shown(case, window), self.frames(case), self.pixels['interpolation'])/255
+    a = to_resized(case, self.frames(case), self.pixels['interpolation'], window)/255
     a = (a - np.float32(self.pixels['mean']))/np.float32(self.pixels['std'])
     return torch.from_numpy(np.ascontiguousarray(a.transpose(2, 0, 1)))[None].to(self.device)
 

@@ -47,7 +47,7 @@ def nnunet_input(
     "An image on the way to nnU-Net."
     side = max(make_frames(case.size, 1, 1, prep=prep, spacing_mm=case.spacing_mm).crop)
     frames = make_frames(case.size, side, side, prep=prep, spacing_mm=case.spacing_mm)
-    x = to_resized(shown(case, prep.window), frames).transpose(2, 0, 1)
+    x = to_resized(case, frames, window=prep.window).transpose(2, 0, 1)
     spacing = case.spacing_mm and ((prep.spacing_mm,)*2 if prep.spacing_mm else case.spacing_mm)
     return x if channels == 3 else x.mean(0, keepdims=True), tuple(map(float, spacing or (1, 1))), frames
 

@@ -49,7 +49,7 @@ def network_input(
 ) -> tuple: # inputs of the network, here one (3,size,size) in 0..1; `Frames`
     "An image on the way to a network of one's own."
     frames = make_frames(case.size, size, size, resize, prep, case.spacing_mm)
-    x = torch.from_numpy(to_resized(shown(case, prep.window), frames)).permute(2, 0, 1)/255
+    x = torch.from_numpy(to_resized(case, frames, window=prep.window)).permute(2, 0, 1)/255
     return (F.pad(x, (0, size - x.shape[2], 0, size - x.shape[1])),), frames
 
 # %% ../../nbs/65b_baselines.unet.ipynb #6b78b94c

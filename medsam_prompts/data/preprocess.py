@@ -144,24 +144,38 @@ def shown(
     window:str='auto', # see `Case.window`
 ) -> np.ndarray: # (H,W,3) float32 in 0..255
     "The image as a screen would show it."
+    return _in_colour(_windowed(case, window))
+
+def _windowed(case, window):
+    "(H,W) or (H,W,3) in 0..255: float32, or the image itself where its 8 bits are shown as they are."
     low, high = case.window(window)
-    a = np.clip((case.image.astype(np.float32) - low)*(255/((high - low) or 1.)), 0, 255)
+    if case.image.dtype == np.uint8 and (low, high) == (0, 255): return case.image
+    return np.clip((case.image.astype(np.float32) - low)*(255/((high - low) or 1.)), 0, 255)
+
+def _in_colour(a):
+    a = a.astype(np.float32, copy=False)
     return np.repeat(a[..., None], 3, -1) if a.ndim == 2 else a
 
 # %% ../../nbs/12_data.preprocess.ipynb #4d212147
 def _resample(a, size, how):
-    "(H,W,3) float32 -> (h,w,3)"
+    "(H,W[,3]) -> (h,w[,3]); 8 bits from PIL, float32 and colour from OpenCV, which rounds 8 bits, sums one channel in another order, and to a little more than 255"
     if a.shape[:2] == tuple(size): return a
-    if how == 'area': return cv2.resize(a, size[::-1], interpolation=cv2.INTER_AREA)
+    if how == 'area': return cv2.resize(_in_colour(a), size[::-1], interpolation=cv2.INTER_AREA).clip(0, 255)
     from PIL import Image
-    return np.asarray(Image.fromarray(np.round(a).astype(np.uint8)).resize(size[::-1], Image.Resampling[how.upper()]), np.float32)
+    a = a if a.dtype == np.uint8 else np.round(a).astype(np.uint8)
+    return np.asarray(Image.fromarray(a).resize(size[::-1], Image.Resampling[how.upper()]))
+
+def _cropped(a, frames):
+    if frames.crop == frames.scaled: return a
+    m = torch.from_numpy(np.ascontiguousarray(a)).reshape(*a.shape[:2], -1).permute(2, 0, 1)
+    return _shift_into(m, frames.crop, *frames._corner(), 0.).permute(1, 2, 0).reshape(*frames.crop, *a.shape[2:]).numpy()
 
 def to_resized(
-    image:np.ndarray, # (H,W,3) float32 of the original frame
+    case:Case, # 2-D
     frames:Frames,
     interpolation:str='area', # area as OpenCV has it; bilinear or bicubic as PIL has them, on 8 bits and with antialiasing [code: SAM]
+    window:str='auto', # see `Case.window`
 ) -> np.ndarray: # (h,w,3) float32 in 0..255: the input before normalisation and padding
-    "Resample, crop and resize an image; bicubic overshoots, so the result is clamped."
-    a = _resample(image, frames.scaled, 'bilinear')
-    a = _shift_into(torch.from_numpy(a).permute(2, 0, 1), frames.crop, *frames._corner(), 0.).permute(1, 2, 0).numpy()
-    return np.clip(_resample(np.ascontiguousarray(a), frames.resized, interpolation), 0, 255)
+    "Resample, crop and resize what a screen would show; grey images become colour at the end."
+    a = _cropped(_resample(_windowed(case, window), frames.scaled, 'bilinear'), frames)
+    return _in_colour(_resample(a, frames.resized, interpolation))

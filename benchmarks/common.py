@@ -32,40 +32,36 @@ def clocked(f):
     return time.perf_counter() - t, cpu() - c
 
 
-def in_turns(*ways, budget=20.):
-    "Median seconds and processor seconds of each way. The first round only warms up, unless it took a quarter of the budget (seconds)."
-    spent = lambda rounds: sum(t for r in rounds for t, _ in r)
-    first = [clocked(f) for f in ways]
-    rounds = [first] if spent([first]) > budget/4 else []
-    while len(rounds) < most and (not rounds or spent(rounds) < budget): rounds.append([clocked(f) for f in ways])
-    return [tuple(map(statistics.median, zip(*of))) for of in zip(*rounds)]
-
-
 def _status(key): return next(int(line.split()[1])/1024 for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key))
 
 
-def extra_mib(f):
-    "Peak memory while `f` runs, above what is in use before; NaN where the system is not Linux."
-    if not sys.platform.startswith('linux'): return f() and math.nan
+def with_peak(f):
+    "The same, and the MiB that are in use at the peak above those before; NaN where the system is not Linux."
+    if not sys.platform.startswith('linux'): return *clocked(f), math.nan
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path('/proc/self/clear_refs').write_text('5')  # the peak counts from here
     before = _status('VmRSS')
-    f()
-    return _status('VmHWM') - before
+    return *clocked(f), _status('VmHWM') - before
 
 
-def row(what, size, peer, theirs, ours, *, threads, mib=('', ''), aim='', note=''):
-    "A row from (seconds, processor seconds) of both ways; a ratio above 1 means that ours is faster."
-    return dict(what=what, size=size, peer=peer, threads=threads, peer_seconds=theirs[0], ours_seconds=ours[0], ratio=theirs[0]/ours[0],
-                peer_cpu_seconds=theirs[1], ours_cpu_seconds=ours[1], aim=aim, peer_mib=mib[0], ours_mib=mib[1], note=note)
+def in_turns(*ways, budget=8.):
+    "Median seconds, processor seconds and peak MiB of each way. The first round only warms up, unless it takes a quarter of the budget (seconds)."
+    spent = lambda rounds: sum(t for r in rounds for t, *_ in r)
+    first = [with_peak(f) for f in ways]
+    slow = spent([first]) > budget/4
+    peaks, rounds = (first, [[o[:2] for o in first]]) if slow else ([with_peak(f) for f in ways], [])
+    while len(rounds) < most and (not rounds or spent(rounds) < budget): rounds.append([clocked(f) for f in ways])
+    return [(*map(statistics.median, zip(*of)), mib) for of, (*_, mib) in zip(zip(*rounds), peaks)]
 
 
-def compare(what, size, peer, theirs, ours, *, threads=1, memory=False, aim='', note='', **turns):
-    "A row of two calls."
-    torch.set_num_threads(threads)
-    mib = [extra_mib(f) for f in (theirs, ours)] if memory else ('', '')
-    return row(what, size, peer, *in_turns(theirs, ours, **turns), threads=threads, mib=mib, aim=aim, note=note)
+def row(what, size, peer, theirs, ours, aim='', note=''):
+    "A row from what `in_turns` says of both ways; a ratio above 1 means that ours is faster."
+    return dict(what=what, size=size, peer=peer, threads=torch.get_num_threads(), peer_seconds=theirs[0], ours_seconds=ours[0], ratio=theirs[0]/ours[0],
+                peer_cpu_seconds=theirs[1], ours_cpu_seconds=ours[1], aim=aim, peer_mib=theirs[2], ours_mib=ours[2], note=note)
+
+
+def compare(what, size, peer, theirs, ours, aim='', note='', budget=8.): return row(what, size, peer, *in_turns(theirs, ours, budget=budget), aim, note)
 
 
 def backbone(name, quick):
@@ -95,10 +91,11 @@ def _text(v): return f'{v:.4g}' if isinstance(v, float) else v
 
 
 def write(path, topics, new):
-    "Rows of a topic replace those that the file has of it."
+    "Rows of a topic and number of threads replace those that the file has of both."
+    of = lambda r: (r['topic'], str(r['threads']))
     old = list(csv.DictReader(path.open())) if path.exists() else []
-    rows = [r for r in old if r['topic'] not in {n['topic'] for n in new}] + [{k: _text(v) for k, v in r.items()} for r in new]
+    rows = [r for r in old if of(r) not in set(map(of, new))] + [{k: _text(v) for k, v in r.items()} for r in new]
     with path.open('w', newline='') as f:
         w = csv.DictWriter(f, columns)
         w.writeheader()
-        w.writerows(sorted(rows, key=lambda r: topics.index(r['topic'])))
+        w.writerows(sorted(rows, key=lambda r: (topics.index(r['topic']), int(r['threads']))))

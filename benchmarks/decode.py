@@ -1,6 +1,4 @@
 "B images x P prompts, from embeddings to masks on the pixels of the image: one `Segmenter.decode` against segment-anything's `SamPredictor`, image after image."
-from itertools import product
-
 import torch
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
@@ -8,6 +6,8 @@ from torch import nn
 
 from medsam_prompts.all import Prompts, Segmenter, build_decoder, make_frames
 from .common import compare
+
+threads = 1, 2
 
 
 @torch.no_grad()
@@ -23,8 +23,8 @@ def rows(quick):
 
     def ours(emb, boxes): return [frames.masks(l, 'lowres', 'original') > 0 for l in seg.decode(emb, Prompts(boxes=boxes))[0][:, :, 0]]
 
-    for threads, (images, prompts) in product((1, 2), ((1, 1), (1, 8), (4, 4), (16, 8))):
+    for images, prompts in ((1, 1), (1, 8), (4, 4), (16, 8)):
         emb, corners = torch.randn(images, 256, cells, cells), torch.rand(images, prompts, 2, 2)*size
         args = emb, torch.cat([corners.amin(2), corners.amax(2)], -1)
-        same = torch.stack([(a == b).float().mean() for a, b in zip(theirs(*args), ours(*args))]).mean() if threads == 1 else same
-        yield compare('box prompts to masks', f'{images} x {prompts}', 'SamPredictor', lambda: list(theirs(*args)), lambda: ours(*args), threads=threads, memory=True, note=f'{same:.5f} of the pixels equal')
+        same = [(a == b).float().mean() for a, b in zip(theirs(emb[:1], args[1]), ours(*(a[:1] for a in args)))]
+        yield compare('box prompts to masks', f'{images} x {prompts}', 'SamPredictor', lambda: list(theirs(*args)), lambda: ours(*args), note=f'{same[0]:.5f} of the pixels equal')

@@ -28,7 +28,7 @@ def rows(quick):
             cases = Pictures(n)
             def fill():
                 with TemporaryDirectory(dir=d) as e: EmbeddingCache(seg, folder=e).fill(cases)
-            yield compare('embed', n, 'all in one batch', lambda: seg.encode(torch.cat([seg.preprocess(c) for c in cases])), fill)
+            yield compare('embed', n, 'all in one batch', lambda: seg.encode(torch.cat([seg.preprocess(cases[i]) for i in range(n)])), fill)
         for n in (4, 8) if quick else (64, 256, 512):
             volume = Case(np.random.default_rng(0).integers(0, 256, (n, 128, 128), dtype=np.uint8), 'v', 'zyx')
             def batch():

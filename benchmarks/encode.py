@@ -25,6 +25,6 @@ def rows(quick):
         ways = [lambda: seg.image_encoder(x), *(lambda f=FastEncoder(seg, o): f(x) for o in options.values())]
         if name == 'sam_vit_b': ways.append(lambda m=transformers_encoder(quick): m(x).last_hidden_state)
         peers = dict(zip((0, len(options) + 1)[:len(ways) - len(options)], ('segment-anything, float32', 'transformers, float32')))
-        times, want = in_turns(*ways, budget=30), ways[0]()
+        times, want = in_turns(*ways, budget=20), ways[0]()
         for (j, peer), (i, o) in product(peers.items(), enumerate(options, 1)):
             yield row(f'{name}, {o}', x.shape[-1], peer, times[j], times[i], note=f'cosine {cosine(ways[i](), want):.5f}')

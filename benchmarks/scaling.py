@@ -47,4 +47,4 @@ def rows(quick):
         sizes = sizes[:2] if quick else sizes
         points = in_turns(*(lambda n=n: f(n) for n in sizes))
         slope = np.polyfit(np.log(sizes), np.log([t for t, *_ in points]), 1)[0]
-        for n, p in zip(sizes, points): yield row(what, n, f'{sizes[0]}, in proportion', tuple(v*n/sizes[0] for v in points[0]), p, note=f'exponent {slope:.2f}')
+        for n, p in zip(sizes, points): yield row(what, n, f'{sizes[0]}, in proportion', (*(v*n/sizes[0] for v in points[0][:2]), np.nan), p, note=f'exponent {slope:.2f}')

@@ -32,13 +32,7 @@ readme: setup
 	$(BIN)/python tests/build_readme.py
 
 bench: setup
-	$(BIN)/python benchmarks/box_losses.py
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/decoder.py
-	$(BIN)/python benchmarks/many_runs.py
-	$(BIN)/python benchmarks/evolve.py
-	$(BIN)/python benchmarks/crf.py
-	$(BIN)/python benchmarks/saliency.py
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv _docs build dist runs *.egg-info .pytest_cache

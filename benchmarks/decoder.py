@@ -1,22 +1,13 @@
-"""Mask decoder at SAM's sizes with frozen random weights, one box and one predicted dense map per image: segment-anything's `MaskDecoder` against `Segmenter.decode`.
-
-Both run in one process, in turns, with one thread and with two; medians and their ratio go to decoder.csv.
-"""
-import csv
-import platform
-import statistics
-import time
-import warnings
+"Mask decoder at SAM's sizes, one predicted dense map for each image, forward and backward: segment-anything's `MaskDecoder` against `Segmenter.decode`."
 from itertools import product
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from medsam_prompts.all import Segmenter, build_decoder, set_quiet
+from medsam_prompts.all import Segmenter, build_decoder
+from .common import compare
 
-warnings.filterwarnings('ignore')
-set_quiet()
+threads = 1, 2
 
 
 def peer(seg, emb, sparse, dense):
@@ -31,40 +22,18 @@ def forward(f, *inputs):
     with torch.no_grad(): return f(*inputs)
 
 
-def backward(f, seg, emb, *prompts):
+def forward_backward(f, seg, emb, *prompts):
     prompts = [p.clone().requires_grad_() for p in prompts]
     f(seg, emb, *prompts).sum().backward()
     return torch.cat([p.grad.flatten() for p in prompts])
 
 
-def medians(way, *inputs, repeat=7):
-    "Seconds of the official module and ours, taken in turns."
-    a, b = (way(f, *inputs) for f in (peer, ours))
-    assert (a - b).abs().max() < 1e-4*a.abs().max()
-    times = [], []
-    for _ in range(repeat):
-        for f, ts in zip((peer, ours), times):
-            t = time.perf_counter()
-            way(f, *inputs)
-            ts.append(time.perf_counter() - t)
-    return [statistics.median(ts) for ts in times]
-
-
-def main():
+def rows(quick):
     torch.manual_seed(0)
-    seg, rows = Segmenter(nn.Identity(), *build_decoder(1024, 64)), []
-    for threads, n in product((1, 2), (1, 4, 8)):
-        torch.set_num_threads(threads)
-        inputs = seg, torch.randn(n, 256, 64, 64), torch.randn(n, 1, 2, 256), torch.randn(n, 1, 256, 64, 64)
-        for name, way in dict(forward=forward, forward_backward=backward).items():
-            peer_s, ours_s = medians(way, *inputs)
-            rows.append(dict(batch=n, measured=name, peer_seconds=f'{peer_s:.4f}', ours_seconds=f'{ours_s:.4f}', speed_ratio=f'{peer_s/ours_s:.2f}',
-                             machine=f'{platform.machine()} {threads} threads', torch=torch.__version__))
-            print(*rows[-1].values(), sep='  ')
-    with (Path(__file__).parent/'decoder.csv').open('w', newline='') as f:
-        w = csv.DictWriter(f, rows[0])
-        w.writeheader()
-        w.writerows(rows)
-
-
-if __name__ == '__main__': main()
+    size, cells = (128, 8) if quick else (1024, 64)
+    seg = Segmenter(nn.Identity(), *build_decoder(size, cells))
+    for n, way in product((1, 4, 8), (forward, forward_backward)):
+        inputs = seg, torch.randn(n, 256, cells, cells), torch.randn(n, 1, 2, 256), torch.randn(n, 1, 256, cells, cells)
+        a, b = (way(f, *inputs) for f in (peer, ours))
+        assert (a - b).abs().max() < 1e-4*a.abs().max()
+        yield compare(way.__name__.replace('_', ' + '), n, "segment-anything's MaskDecoder", lambda: way(peer, *inputs), lambda: way(ours, *inputs))

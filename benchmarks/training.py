@@ -1,76 +1,51 @@
-"""One epoch of ten-shot training on cached embeddings (lite_medsam), where its time goes, and the same forward and backward passes under bfloat16 autocast.
-
-Medians with one thread and with two; processor seconds beside seconds, since other programs do not lengthen them (those of all threads are added up).
-"""
-import csv
-import platform
-import statistics
-import time
-import warnings
+"An epoch of ten-shot training: on cached embeddings against a plain loop with the encoder in it, segment-anything's decoder, image after image, and explicit band masks."
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+import torch.nn.functional as F
 
-from medsam_prompts.all import *
+from medsam_prompts.all import WeakRecipe, emptiness_loss, fit_weak, size_loss, weak_learner
+from .common import backbone, compare, in_turns, row
+from .decoder import peer as official_decoder
+from .losses import explicit_tightness
 
-warnings.filterwarnings('ignore')
-set_quiet()
-
-
-def medians(repeat=5, **ways):
-    "Seconds and processor seconds of each way, measured in turns."
-    times = {k: [] for k in ways}
-    for f in ways.values(): f()
-    for _ in range(repeat):
-        for k, f in ways.items():
-            t = time.perf_counter(), time.process_time()
-            f()
-            times[k].append((time.perf_counter() - t[0], time.process_time() - t[1]))
-    return {k: [statistics.median(t) for t in zip(*ts)] for k, ts in times.items()}
+threads = 1, 2
 
 
-def main():
+def plain_epoch(seg, module, images, boxes, batch=4):
+    "What one would write first; of the losses only the bands are explicit."
+    opt = torch.optim.Adam(module.parameters(), 1e-3, weight_decay=1e-4)
+    for x, b in zip(images.split(batch), boxes.split(batch)):
+        with torch.no_grad(): emb = seg.image_encoder(x)
+        logits = torch.cat([official_decoder(seg, e[None], sparse[None, None], dense[None, None]) for e, sparse, dense in zip(emb, *module(emb))])
+        probs = F.interpolate(logits, (seg.lowres_size,)*2).sigmoid()
+        loss = emptiness_loss(probs, b) + 1e-4*explicit_tightness(probs, b[:, 0]) + 1e-2*size_loss(probs, b)
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+
+
+def rows(quick):
     torch.manual_seed(0)
-    seg, emb, rows = load_segmenter('lite_medsam'), torch.randn(10, 256, 64, 64), []
-    boxes = torch.tensor([[[[60., 70, 150, 160]]]]).repeat(10, 1, 1, 1)
+    seg, big, n = backbone('lite_medsam', quick), backbone('sam_vit_b', quick), 10
+    images, x, emb = torch.rand(n, 3, *(seg.input_size,)*2), torch.rand(1, 3, *(big.input_size,)*2), torch.randn(n, 256, *(seg.embed_size,)*2)
+    boxes = (torch.tensor([.23, .27, .58, .62])*seg.input_size).round().repeat(n, 1, 1, 1)
     recipe = WeakRecipe(epochs=1)
     learn = weak_learner(seg, emb, boxes, recipe)
-    net, batches = learn.model, [slice(0, 4), slice(4, 8), slice(8, 10)]
-    module = net.prompters[0]
+    module, scaled = learn.model.prompters[0], boxes[:, 0]*seg.lowres_size/seg.input_size
 
-    def decoder():
-        for b in batches:
-            sparse, dense = (o.detach().unsqueeze(1).requires_grad_() for o in prompts[b.start])
-            seg.decode(emb[b], (sparse, dense))[0].sum().backward()
+    def networks():
+        "Module and decoder alone, forward and backward."
+        for e in emb.split(4): learn.model(e).sum().backward()
 
-    def prompting():
-        for b in batches: sum(o.sum() for o in module(emb[b])).backward()
-
-    def loss():
-        for b in batches: learn.loss_func(torch.zeros(len(emb[b]), 1, 256, 256, requires_grad=True), boxes[b]).backward()
-
-    def networks(bf16=False):
-        for b in batches:
-            with torch.autocast('cpu', torch.bfloat16, bf16): out = net(emb[b])
-            out.float().sum().backward()
-
-    def epoch(): fit_weak(learn, recipe, folder/'state')
-
-    with torch.no_grad(): prompts = {b.start: module(emb[b]) for b in batches}
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        with TemporaryDirectory() as d:
-            folder = Path(d)
-            t = medians(epoch=epoch, decoder=decoder, module=prompting, loss=loss, networks=networks, networks_bf16=lambda: networks(True))
-        outside = [1 - (t['decoder'][i] + t['module'][i])/t['epoch'][i] for i in range(2)]
-        rows.append(dict(benchmark='ten-shot epoch, lite_medsam, cached embeddings', **{f'{k}_seconds': f'{v[0]:.3f}' for k, v in t.items()}, **{f'{k}_cpu_seconds': f'{v[1]:.3f}' for k, v in t.items()},
-                         share_outside_networks=f'{outside[1]:.3f}', share_outside_decoder=f'{1 - t["decoder"][1]/t["epoch"][1]:.3f}', machine=f'{platform.machine()} {threads} threads', torch=torch.__version__))
-        for k, v in rows[-1].items(): print(f'{k:28} {v}')
-    with (Path(__file__).parent/'training.csv').open('w', newline='') as f:
-        w = csv.DictWriter(f, rows[0])
-        w.writeheader()
-        w.writerows(rows)
-
-
-if __name__ == '__main__': main()
+    with TemporaryDirectory() as d, torch.no_grad(): (one, one_cpu, _), (big_one, big_cpu, big_mib) = in_turns(lambda: seg.encode(images[:1]), lambda: big.encode(x), budget=10)
+    with TemporaryDirectory() as d:
+        epoch = lambda: fit_weak(learn, recipe, Path(d)/'state')
+        first = compare('epoch, lite_medsam', '10 shots', 'plain loop, encoder in it', lambda: plain_epoch(seg, module, images, scaled), epoch, budget=20)
+        yield first
+        t, cpu = first['peer_seconds'] + n*(big_one - one), first['peer_cpu_seconds'] + n*(big_cpu - one_cpu)
+        ours = first['ours_seconds'], first['ours_cpu_seconds'], first['ours_mib']
+        yield row('epoch, sam_vit_b', '10 shots', 'plain loop, encoder in it', (t, cpu, max(big_mib, first['peer_mib'])), ours, note=f'computed: the encoder of one image took {big_one:.2f} s')
+        share = compare('share of the networks', '10 shots', 'module and decoder alone', networks, epoch)
+        yield {**share, 'note': f'{100*(1 - share["ratio"]):.0f} % of the epoch is spent elsewhere'}

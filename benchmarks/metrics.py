@@ -3,7 +3,7 @@ import numpy as np
 import torch
 
 from medsam_prompts.all import case_metrics, dice_score, phantom
-from .common import compare
+from .common import compare, installed
 
 
 def rows(quick):
@@ -16,5 +16,5 @@ def rows(quick):
     ours = lambda: [case_metrics(p, t) for p, t in zip(pred, truth)]
     one = case_metrics(pred[0], truth[0])
     apart = ', '.join(f'{k} differs by {abs(one[k] - float(f()[0])):.1e}' for k, f in theirs.items())
-    yield compare('Dice', n, "monai.metrics", theirs['dice'], lambda: [dice_score(p, t) for p, t in zip(pred, truth)])
-    yield compare('Dice, IoU, HD95 and NSD', n, "monai.metrics", lambda: [f() for f in theirs.values()], ours, note=apart)
+    yield compare('Dice', n, 'monai.metrics', installed(theirs['dice']), lambda: [dice_score(p, t) for p, t in zip(pred, truth)])
+    yield compare('Dice, IoU, HD95 and NSD', n, 'monai.metrics', installed(lambda: [f() for f in theirs.values()]), ours, note=apart)

@@ -6,7 +6,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import nn
 
 from medsam_prompts.all import Case, Segmenter, build_decoder
-from .common import compare
+from .common import compare, installed
 
 
 def rows(quick):
@@ -21,4 +21,4 @@ def rows(quick):
         ways = {'ResizeLongestSide, Sam.preprocess': lambda: sam.preprocess(torch.as_tensor(resize.apply_image(image)).permute(2, 0, 1)[None].float()),
                 'SamImageProcessor': lambda: processor(image, return_tensors='pt')['pixel_values']}
         ours = lambda: seg.preprocess(Case(image, 'random', 'yxc', grey_range=(0, 255)))
-        for peer, f in ways.items(): yield compare('preprocess', f'{side} to {size}', peer, f, ours, note=f'largest difference {(f() - ours()).abs().max():.4f}')
+        for peer, f in ways.items(): yield compare('preprocess', f'{side} to {size}', peer, installed(f), ours, note=f'largest difference {(f() - ours()).abs().max():.4f}')

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from medsam_prompts.all import WeakRecipe, emptiness_loss, fit_weak, size_loss, weak_learner
-from .common import backbone, compare, in_turns, row
+from .common import backbone, compare, in_turns, installed, row
 from .decoder import peer as official_decoder
 from .losses import explicit_tightness
 
@@ -39,10 +39,10 @@ def rows(quick):
         "Module and decoder alone, forward and backward."
         for e in emb.split(4): learn.model(e).sum().backward()
 
-    with TemporaryDirectory() as d, torch.no_grad(): (one, one_cpu, _), (big_one, big_cpu, big_mib) = in_turns(lambda: seg.encode(images[:1]), lambda: big.encode(x), budget=10)
+    with TemporaryDirectory() as d, torch.no_grad(): (one, one_cpu, _), (big_one, big_cpu, big_mib) = in_turns(installed(lambda: seg.encode(images[:1])), installed(lambda: big.encode(x)), budget=10)
     with TemporaryDirectory() as d:
         epoch = lambda: fit_weak(learn, recipe, Path(d)/'state')
-        first = compare('epoch, lite_medsam', '10 shots', 'plain loop, encoder in it', lambda: plain_epoch(seg, module, images, scaled), epoch, budget=20)
+        first = compare('epoch, lite_medsam', '10 shots', 'plain loop, encoder in it', installed(lambda: plain_epoch(seg, module, images, scaled)), epoch, budget=20)
         yield first
         t, cpu = first['peer_seconds'] + n*(big_one - one), first['peer_cpu_seconds'] + n*(big_cpu - one_cpu)
         ours = first['ours_seconds'], first['ours_cpu_seconds'], first['ours_mib']

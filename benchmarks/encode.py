@@ -19,12 +19,11 @@ def transformers_encoder(quick):
 
 @torch.no_grad()
 def rows(quick):
-    for name in ('lite_medsam', 'sam_vit_b'):
-        seg = backbone(name, quick)
+    for name in ('lite_medsam', 'sam_vit_b')[:2 if quick else torch.get_num_threads()]:  # ViT-B takes a minute and more on one thread, and on two is asked the last option only
+        seg, used, out = backbone(name, quick), options if name == 'lite_medsam' else dict([list(options.items())[-1]]), {}
         x = seg.preprocess(phantom('chest_xray', 0))
-        ways = [lambda: seg.image_encoder(x), *(lambda f=FastEncoder(seg, o): f(x) for o in options.values())]
-        if name == 'sam_vit_b': ways.append(lambda m=transformers_encoder(quick): m(x).last_hidden_state)
-        peers = dict(zip((0, len(options) + 1)[:len(ways) - len(options)], ('segment-anything, float32', 'transformers, float32')))
-        times, want = in_turns(*ways, budget=20), ways[0]()
-        for (j, peer), (i, o) in product(peers.items(), enumerate(options, 1)):
-            yield row(f'{name}, {o}', x.shape[-1], peer, times[j], times[i], note=f'cosine {cosine(ways[i](), want):.5f}')
+        ways = {'segment-anything, float32': seg.image_encoder, **{o: FastEncoder(seg, v) for o, v in used.items()}}
+        if name == 'sam_vit_b': ways['transformers, float32'] = lambda x, m=transformers_encoder(quick): m(x).last_hidden_state
+        times = dict(zip(ways, in_turns(*(lambda k=k: out.update({k: ways[k](x)}) for k in ways), budget=20)))
+        for peer, o in product([k for k in ways if k not in used], used):
+            yield row(f'{name}, {o}', x.shape[-1], peer, times[peer], times[o], note=f'cosine to float32 {cosine(out[o], out["segment-anything, float32"]):.5f}')

@@ -9,6 +9,7 @@ from .common import backbone, in_turns, installed, row
 threads = 1, 2
 
 options = {'float32 prepared': EncodeOptions(prepared=True), 'bfloat16 sdpa': EncodeOptions('bfloat16', True), 'bfloat16 prepared': EncodeOptions('bfloat16', prepared=True)}
+best = [*options][-1]
 
 
 def transformers_encoder(quick):
@@ -20,11 +21,11 @@ def transformers_encoder(quick):
 @torch.no_grad()
 def rows(quick):
     for name in ('lite_medsam', 'sam_vit_b'):
-        seg = backbone(name, quick)
+        seg, used, out = backbone(name, quick), options if name == 'lite_medsam' else {best: options[best]}, {}
         x = seg.preprocess(phantom('chest_xray', 0))
-        ways = [installed(lambda: seg.image_encoder(x)), *(lambda f=FastEncoder(seg, o): f(x) for o in options.values())]
-        if name == 'sam_vit_b': ways.append(installed(lambda m=transformers_encoder(quick): m(x).last_hidden_state))
-        peers = dict(zip((0, len(options) + 1)[:len(ways) - len(options)], ('segment-anything, float32', 'transformers, float32')))
-        times, want = in_turns(*ways, budget=20), ways[0]()
-        for (j, peer), (i, o) in product(peers.items(), enumerate(options, 1)):
-            yield row(f'{name}, {o}', x.shape[-1], peer, times[j], times[i], '3, aim 5' if o == 'bfloat16 prepared' else '', note=f'cosine {cosine(ways[i](), want):.5f}')
+        ways = {'segment-anything, float32': seg.image_encoder, **{o: FastEncoder(seg, v) for o, v in used.items()}}
+        if name == 'sam_vit_b': ways['transformers, float32'] = lambda x, m=transformers_encoder(quick): m(x).last_hidden_state
+        calls = [(lambda k=k: out.update({k: ways[k](x)})) for k in ways]
+        times = dict(zip(ways, in_turns(*(f if k in used else installed(f) for k, f in zip(ways, calls)), budget=20)))
+        for peer, o in product([k for k in ways if k not in used], used):
+            yield row(f'{name}, {o}', x.shape[-1], peer, times[peer], times[o], '3, aim 5' if o == best else '', f'cosine to float32 {cosine(out[o], out["segment-anything, float32"]):.5f}')

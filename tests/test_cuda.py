@@ -7,7 +7,7 @@ import torch
 from conftest import write_phantoms
 from PIL import Image
 
-from medsam_prompts.all import (Consistency, EmbeddingCache, LearnedPrompts, PredictedDice, Prompts, Safeguards, ScorerRecipe, SegmentationRegressor, evolve_prompt, fit_scorer, fit_weak, join_learners, load_segmenter, load_task, methods, point_map, predict_dice, scorer_learner, scorer_set, search_prompt, segment, set_seed, tight_boxes, weak_learner, weak_recipe, weak_training_set)
+from medsam_prompts.all import (Consistency, EmbeddingCache, EncodeOptions, FastEncoder, LearnedPrompts, PredictedDice, Prompts, Safeguards, ScorerRecipe, SegmentationRegressor, cosine, evolve_prompt, fit_scorer, fit_weak, join_learners, load_segmenter, load_task, methods, point_map, predict_dice, scorer_learner, scorer_set, search_prompt, segment, set_seed, tight_boxes, weak_learner, weak_recipe, weak_training_set)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no CUDA device')
 devices, toy = ('cpu', 'cuda'), ('--backbone', 'sam_toy', '--quiet')
@@ -128,6 +128,15 @@ def test_runs_side_by_side_stay_on_their_device(placed, tmp_path, device):
     at_once, _ = fit_weak(joined, recipe, tmp_path/'b')
     for a, b in zip(alone, at_once[1]):
         for p, q in zip(a.parameters(), b.parameters(), strict=True): assert q.device.type == device and only_flips(p, q, 4.1e-3)
+
+
+def test_fast_encoding(train):
+    "Options of the encoder agree with float32; what would be laid out for a processor takes fused attention."
+    segmenter = load_segmenter('sam_toy', device='cuda')
+    x = torch.cat([segmenter.preprocess(c) for c in train])
+    for options in (EncodeOptions(sdpa=True), EncodeOptions('bfloat16', True), EncodeOptions('float16', True), EncodeOptions('bfloat16', prepared=True)):
+        fast = FastEncoder(segmenter, options)
+        assert fast.options.sdpa and not fast.options.prepared and cosine(fast(x), segmenter.encode(x)) > .999
 
 
 def test_evolution(placed):

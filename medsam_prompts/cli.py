@@ -12,8 +12,7 @@ import argparse, os, sys
 def _info(a):
     if a.model: return _about_model(a.model)
     import platform
-    from medsam_prompts.backbones import sam, tinyvit # these three register weights; all of the package takes twice as long
-    from medsam_prompts.prompts import text
+    import medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit, medsam_prompts.prompts.text # they register weights; all of the package takes longer
     from medsam_prompts.checkpoints import checkpoint_state, checkpoints
     from medsam_prompts.core import data_home, home, offline, pick_device, versions
     facts = {**versions(), 'device': pick_device(a.device), 'cores': os.cpu_count(), 'platform': platform.platform(), 'home': home(),

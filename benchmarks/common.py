@@ -51,7 +51,8 @@ def installed(f):
     return f
 
 
-def _settle(f):
+def settle(f):
+    "Let freed memory stay, or not, as the way about to be timed has it."
     if not hasattr(f, 'installed'): return keep_freed_memory()
     if not sys.platform.startswith('linux'): return
     libc = ctypes.CDLL(None)
@@ -60,15 +61,15 @@ def _settle(f):
 
 
 def in_turns(*ways, budget=8.):
-    "Median seconds, processor seconds and peak MiB of each way. The first round only warms up, unless it takes a quarter of the budget (seconds)."
+    "Median seconds, processor seconds and peak MiB of each way. The first round only warms up, unless it takes twice the budget (seconds)."
     spent = lambda rounds: sum(t for r in rounds for t, *_ in r)
     def turn(how):
         for f in ways:
-            _settle(f)
+            settle(f)
             yield how(f)
 
     first = [*turn(with_peak)]
-    slow = spent([first]) > budget/4
+    slow = spent([first]) > 2*budget
     peaks, rounds = (first, [[o[:2] for o in first]]) if slow else ([*turn(with_peak)], [])
     while len(rounds) < most and (not rounds or spent(rounds) < budget): rounds.append([*turn(clocked)])
     return [(*map(statistics.median, zip(*of)), mib) for of, (*_, mib) in zip(zip(*rounds), peaks)]

@@ -35,6 +35,7 @@ class EncodeOptions:
 
     def __post_init__(self):
         if self.precision not in ('float32', 'bfloat16', 'float16'): raise InputError(f'precision {self.precision}', 'there is no such precision', 'Choose float32, bfloat16 or float16')
+        if self.prepared and (self.sdpa or self.compile): raise InputError('prepared', 'a prepared encoder has attention of its own and is not compiled', 'Leave sdpa and compile out')
 
     def on(self, device): # torch device -> `EncodeOptions`
         "What of these the device has."
@@ -50,7 +51,6 @@ def encode_options(
     "Options as they are written on the command line."
     given = [w for w in words if w.endswith('float16')]
     if len(given) > 1: raise InputError(' '.join(given), 'these are two precisions', 'Choose one')
-    if 'prepared' in words and {'sdpa', 'compile'} & {*words}: raise InputError(' '.join(words), 'a prepared encoder has attention of its own and is not compiled', 'Leave sdpa and compile out')
     return EncodeOptions(*given, **{w: True for w in words if w not in given})
 
 # %% ../nbs/25_encoding.ipynb #e5187496
@@ -85,7 +85,7 @@ def fused_attention(
 
 # %% ../nbs/25_encoding.ipynb #d52c0d97
 class FastEncoder:
-    "A segmenter's `encode` with options; its weights are shared, its answer is float32."
+    "A segmenter's `encode` with options, its answer float32; a prepared encoder has copies of the weights, the others share them."
     def __init__(self,
         segmenter:Segmenter,
         options:EncodeOptions=EncodeOptions(),

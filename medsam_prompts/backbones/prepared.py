@@ -12,14 +12,12 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
-from segment_anything.modeling.image_encoder import get_rel_pos
+from segment_anything.modeling.image_encoder import Block, get_rel_pos
 from torch import nn, Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..core import *
-from .core import *
 from .tinyvit import *
-from .sam import *
 
 # %% ../../nbs/21a_backbones.prepared.ipynb #e764776d
 class _PixelConv(nn.Module):
@@ -74,7 +72,7 @@ class _SamAttention(nn.Module):
     def __init__(self, block, size, dtype): # size: side of the embedding
         super().__init__()
         m, n = block.attn, block.window_size or size
-        self.n, self.heads, self.qkv, self.proj = n, m.num_heads, *(copy.deepcopy(layer).to(dtype) for layer in (m.qkv, m.proj))
+        self.n, self.heads, self.qkv, self.proj = n, m.num_heads, m.qkv.to(dtype), m.proj.to(dtype)
         self.tables = [get_rel_pos(n, n, p).to(dtype).mT for p in (m.rel_pos_h, m.rel_pos_w)] if m.use_rel_pos else [] # (n of the query, c, n of the key)
         i = torch.arange(n*n)
         self.places = torch.cat([F.one_hot(i//n, n), F.one_hot(i % n, n)], -1).to(dtype)
@@ -101,7 +99,7 @@ class _PreparedNeck(nn.Module):
     "SAM's neck: two convolutions with layer norms over the channels."
     def __init__(self, neck, dtype):
         super().__init__()
-        self.first, self.last = neck[0].weight.flatten(1).to(dtype), copy.deepcopy(neck[2]).to(dtype=dtype, memory_format=torch.channels_last)
+        self.first, self.last = neck[0].weight.flatten(1).to(dtype), neck[2].to(dtype=dtype, memory_format=torch.channels_last)
         self.norms = [partial(F.layer_norm, normalized_shape=m.weight.shape, weight=m.weight, bias=m.bias, eps=m.eps) for m in (neck[1], neck[3])]
 
     def forward(self, x): # (B,H,W,C) -> (B,C,H,W)
@@ -109,16 +107,12 @@ class _PreparedNeck(nn.Module):
         y = self.last(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).float()
         return self.norms[1](y).permute(0, 3, 1, 2).contiguous()
 
-def _low_mlp(m, dtype):
-    "Two linear layers in another precision."
-    return nn.Sequential(*(copy.deepcopy(layer).to(dtype) for layer in (m[0], nn.GELU(), m[1])))
-
 class _PreparedViT(nn.Module):
     "SAM's ViT."
     def __init__(self, net, dtype): # `ImageEncoderViT`
         super().__init__()
         self.dtype, self.patch, self.place, size = dtype, net.patch_embed.proj, net.pos_embed, net.img_size//net.patch_embed.proj.stride[0]
-        self.blocks = [(b.norm1, _SamAttention(b, size, dtype), b.norm2, _low_mlp((b.mlp.lin1, b.mlp.lin2), dtype)) for b in net.blocks]
+        self.blocks = [(b.norm1, _SamAttention(b, size, dtype), b.norm2, nn.Sequential(b.mlp.lin1, nn.GELU(), b.mlp.lin2).to(dtype)) for b in net.blocks]
         self.neck = _PreparedNeck(net.neck, dtype)
 
     def forward(self, x):
@@ -146,11 +140,11 @@ class _TinyAttention(nn.Module):
     "Window attention with a bias per offset."
     def __init__(self, m, window, dtype):
         super().__init__()
-        self.n, self.heads, self.dtype, self.norm, self.qkv, self.proj = window, m.heads, dtype, m.norm, *(copy.deepcopy(layer).to(dtype) for layer in (m.qkv, m.proj))
-        self.bias = m.attention_biases[:, m.offsets].to(dtype)
+        self.n, self.heads, self.dtype, self.norm, self.qkv, self.proj = window, m.heads, dtype, m.norm, m.qkv.to(dtype), m.proj.to(dtype)
+        self.bias, self.outside = m.attention_biases[:, m.offsets].to(dtype), self.qkv(m.norm.bias.to(dtype)) # the norm of zeros is its bias
 
     def forward(self, x): # (B,H,W,C)
-        rows, n = _in_windows(self.qkv(self.norm(x).to(self.dtype)), self.n, self.qkv(self.norm.bias.to(self.dtype))), self.n
+        rows, n = _in_windows(self.qkv(self.norm(x).to(self.dtype)), self.n, self.outside), self.n
         r, c = len(rows), rows.shape[2]
         q, k, v = rows.view(r, n, c, n, self.heads, -1).permute(0, 2, 4, 1, 3, 5).reshape(r*c, self.heads, n*n, -1).chunk(3, -1)
         out = ((q*q.shape[-1]**-.5) @ k.mT).add_(self.bias).softmax(-1) @ v
@@ -161,7 +155,7 @@ class _TinyBlock(nn.Module):
     def __init__(self, b, dtype):
         super().__init__()
         self.dtype, self.attention, self.conv, self.norm = dtype, _TinyAttention(b.attn, b.window, dtype), _PixelConv(b.local_conv, dtype), b.mlp.norm
-        self.mlp = _low_mlp((b.mlp.fc1, b.mlp.fc2), dtype)
+        self.mlp = nn.Sequential(b.mlp.fc1, nn.GELU(), b.mlp.fc2).to(dtype)
 
     def forward(self, x):
         x = self.conv(x + self.attention(x)).float()
@@ -184,7 +178,7 @@ def prepared_encoder(
     dtype:torch.dtype=torch.bfloat16, # of products; what runs through skip connections is float32
 ) -> nn.Module: # (B,3,s,s) -> (B,C,e,e) float32, without gradients
     "An image encoder laid out for a processor."
-    if type(encoder) is ImageEncoderViT: made = _PreparedViT
-    elif isinstance(encoder, TinyViT): made = _PreparedTinyViT
-    else: raise InputError(type(encoder).__name__, 'only the image encoders of SAM and TinyViT can be prepared', 'Leave prepared out')
-    with torch.no_grad(): return made(encoder, dtype).requires_grad_(False).eval()
+    if isinstance(encoder, TinyViT): made = _PreparedTinyViT
+    elif isinstance(encoder, ImageEncoderViT) and all(type(b) is Block for b in encoder.blocks): made = _PreparedViT
+    else: raise InputError(type(encoder).__name__, 'only the image encoders of SAM and TinyViT can be prepared, without adapters', 'Leave prepared out')
+    with torch.no_grad(): return made(copy.deepcopy(encoder).requires_grad_(False).eval(), dtype)

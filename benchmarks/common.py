@@ -53,11 +53,7 @@ def installed(f):
 
 def settle(f):
     "Let freed memory stay, or not, as the way about to be timed has it."
-    if not hasattr(f, 'installed'): return keep_freed_memory()
-    if not sys.platform.startswith('linux'): return
-    libc = ctypes.CDLL(None)
-    for option, value in ((-4, 65536), (-1, 2**17), (-2, 2**17)): libc.mallopt(option, value)  # mmap_max, trim_threshold and top_pad as they were
-    libc.malloc_trim(0)
+    keep_freed_memory(not hasattr(f, 'installed'))
 
 
 def in_turns(*ways, budget=8.):

@@ -136,12 +136,15 @@ def has_bfloat16(
     return device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 
 # %% ../nbs/00_core.ipynb #40335eec
-def keep_freed_memory():
+def keep_freed_memory(
+    keep:bool=True, # False: give back what is free, and from now on what is freed, as the library does by itself
+):
     "Let freed memory stay with this process (glibc; elsewhere nothing happens)."
-    try: mallopt = ctypes.CDLL(None).mallopt
+    try: mallopt, malloc_trim = (getattr(ctypes.CDLL(None), f) for f in ('mallopt', 'malloc_trim'))
     except (AttributeError, OSError, TypeError): return
     mmap_max, trim_threshold, top_pad = -4, -1, -2 # as malloc.h numbers them
-    for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26)): mallopt(option, value)
+    for option, kept, usual in ((mmap_max, 0, 2**16), (trim_threshold, 2**31 - 1, 2**17), (top_pad, 2**26, 2**17)): mallopt(option, kept if keep else usual)
+    if not keep: malloc_trim(0)
 
 # %% ../nbs/00_core.ipynb #4f95f110
 def versions() -> dict:

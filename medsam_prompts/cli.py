@@ -12,7 +12,6 @@ import argparse, os, sys
 def _info(a):
     if a.model: return _about_model(a.model)
     import platform
-    import medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit, medsam_prompts.prompts.text # they register weights; all of the package takes longer
     from medsam_prompts.checkpoints import checkpoint_state, checkpoints
     from medsam_prompts.core import data_home, home, offline, pick_device, versions
     facts = {**versions(), 'device': pick_device(a.device), 'cores': os.cpu_count(), 'platform': platform.platform(), 'home': home(),
@@ -29,7 +28,8 @@ def _about_model(path):
         print(f'{k:20} {f"{len(v)} cases" if k in ("labelled", "valid") else f"{len(v)} epochs" if k == "log" else v}')
 
 def _checkpoints(a):
-    from medsam_prompts.all import checkpoint_state, checkpoints, fetch_checkpoint, InputError
+    from medsam_prompts.checkpoints import checkpoint_state, checkpoints, fetch_checkpoint
+    from medsam_prompts.core import InputError
     if a.action == 'fetch' and not a.name: raise InputError('checkpoints fetch', 'it needs a name', f'Choose one of {", ".join(checkpoints)}')
     if a.action == 'fetch': return print(fetch_checkpoint(a.name))
     for c in checkpoints.values(): print(f'{c.name:14} {checkpoint_state(c.name):8} {c.size/1e6:8.1f} MB  {c.licence:12} {c.sha256}  {c.sources[0]}')

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from medsam_prompts.all import (Case, Encoded, GuidedTransformer, extremes, guided, load_segmenter, persam, reference_cells, refine, similarity,
+from medsam_prompts.all import (Case, Encoded, GuidedTransformer, extremes, guided, load_segmenter, persam, reference_cells, similarity,
                                 target_embedding)
 from medsam_prompts.baselines.persam import _as_sam, _call
 from conftest import formula_weights, parity

@@ -8,7 +8,6 @@ __all__ = ['sam_encoder']
 # %% ../../nbs/20a_backbones.sam.ipynb #2680822b
 from functools import partial
 
-import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
@@ -37,12 +36,3 @@ register_backbone('sam_vit_b', partial(_build, 'vit_b', **_like_sam))
 register_backbone('sam_vit_l', partial(_build, 'vit_l', **_like_sam))
 register_backbone('sam_vit_h', partial(_build, 'vit_h', **_like_sam))
 register_backbone('medsam_vit_b', partial(_build, 'vit_b', **_like_medsam))
-
-# %% ../../nbs/20a_backbones.sam.ipynb #28c2c22d
-_sam, _home = 'https://dl.fbaipublicfiles.com/segment_anything/', 'https://github.com/facebookresearch/segment-anything#model-checkpoints'
-register_checkpoint('sam_vit_b', 'sam_vit_b_01ec64.pth', 'ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912', 375042383,
-    'Apache-2.0', (_sam + 'sam_vit_b_01ec64.pth',), _home)
-register_checkpoint('sam_vit_l', 'sam_vit_l_0b3195.pth', '3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622', 1249524607,
-    'Apache-2.0', (_sam + 'sam_vit_l_0b3195.pth',), _home)
-register_checkpoint('sam_vit_h', 'sam_vit_h_4b8939.pth', 'a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e', 2564550879,
-    'Apache-2.0', (_sam + 'sam_vit_h_4b8939.pth',), _home);

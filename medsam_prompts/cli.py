@@ -107,13 +107,13 @@ def _train_scorer(a):
 # %% ../nbs/80_cli.ipynb #d5216ed5
 def _train_prefer(a):
     _watch(a)
-    from medsam_prompts.all import EmbeddingCache, check_start, load_segmenter, load_tuned, make_prompts, pick_device, prompt_parts, train_prefer, write_candidates
-    segmenter = load_segmenter(a.backbone, device=pick_device(a.device)); cache = EmbeddingCache(segmenter)
+    from medsam_prompts.all import EmbeddingCache, backbone_of, check_start, load_segmenter, load_tuned, make_prompts, pick_device, read_model, train_prefer, write_candidates
+    dev = pick_device(a.device); segmenter = backbone_of(read_model(a.model)[0], a.model, dev) if a.model else load_segmenter(a.backbone, device=dev); cache = EmbeddingCache(segmenter)
     start, generator, header = load_tuned(a.init, segmenter) if a.init else (None, None, {})
     source, text = _source(a, header), _topic(a.text)
     recipe, cases, parts = _semi_cases(a, header, source)
     if a.init: check_start(header, a.init, parts)
-    if not a.init or a.prompt or a.text: generator = make_prompts(source, segmenter, parts.labelled, cache, a.seed, clip=a.clip, **text)
+    if not a.init or a.prompt or a.text or a.model: generator = make_prompts(source, segmenter, parts.labelled, cache, a.seed, clip=a.clip, model=a.model, **text)
     annotator = _annotator(a, segmenter, cache, cases, parts)
     result = train_prefer(segmenter, cache, parts, source, generator, annotator, a.out, recipe, a.seed, start, a.resume)
     if a.rate and parts.unlabelled: print(f'{a.rate}: {write_candidates(a.rate, result, segmenter, parts.unlabelled, recipe)} images to rate in ratings.csv; then --init {a.out} --ratings {a.rate}/ratings.csv')
@@ -121,9 +121,7 @@ def _train_prefer(a):
 
 def _source(a, header):
     "The name of the source of prompts."
-    from medsam_prompts.core import InputError
-    if a.text and a.prompt not in (None, 'clip'): raise InputError('--text', f'the prompt {a.prompt} reads no text', 'Leave --text out, or use --prompt clip')
-    return a.prompt or ('clip' if a.text else header['prompts']['source'] if header else 'probe')
+    return a.prompt or ('clip' if a.text else 'learned' if a.model else header['prompts']['source'] if header else 'probe')
 
 def _topic(text):
     "Options of a text prompt: a topic or phrase, or a bank with one entry."
@@ -269,7 +267,7 @@ def _add_train(sub):
 def _add_prefer(sub):
     _command(sub, 'prefer', _train_prefer, 'a backbone from a few masks, and from opinions about masks of the rest', images=dict(_images), masks=dict(required=True, metavar='DIR', help='stems of the images; some may be missing'), out=dict(_out),
              labelled_fraction=dict(type=float, metavar='F', help='draw this share of the subjects as labelled'), labelled=dict(metavar='LIST', help='a file that names the labelled images, one on each line'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'),
-             prompt=dict(choices=['probe', 'prototypes', 'own-masks', 'clip', 'box'], help='where prompts come from, default probe; box: the true one, an oracle'), text=dict(metavar='TEXT|FILE.yaml', help='what to look for with --prompt clip: a structure, or a file that describes one'), clip=dict(default='biomedclip', metavar='NAME', help='as for predict'),
+             prompt=dict(choices=['probe', 'prototypes', 'own-masks', 'learned', 'clip', 'box'], help='where prompts come from, default probe; box: the true one, an oracle'), model=dict(metavar='FILE', help='of train weak, for --prompt learned: box and points are read off its masks; brings its own backbone'), text=dict(metavar='TEXT|FILE.yaml', help='what to look for with --prompt clip: a structure, or a file that describes one'), clip=dict(default='biomedclip', metavar='NAME', help='as for predict'),
              annotator=dict(choices=['iou', 'predicted-iou', 'agreement', 'scorer', 'none'], help='who compares masks of unlabelled images, default iou, which needs their masks; none: stage 1 alone'), scorer=dict(metavar='FILE', help='for --annotator scorer; default: train one on the labelled images'),
              noise=dict(type=float, default=0., metavar='P', help='share of wrong ratings'), ratings=dict(**_csv, help='image,candidate,rating: a person in place of the annotator'), rate=dict(metavar='DIR', help='stage 1 alone; write the candidates and a table for --ratings'),
              init=dict(metavar='STAGE1', help='a model of stage 1 to start from'), recipe=dict(default='ours', metavar='NAME', help='ours, or paper: adapters train as well, and nothing is held out'), variant=dict(choices=['ranking', 'rating', 'best']), label=dict(_label),
@@ -304,6 +302,8 @@ def _check_prefer(a):
     for one, others in dict(ratings=('annotator', 'rate', 'noise'), rate=('annotator', 'noise')).items():
         for other in others:
             if getattr(a, one) and getattr(a, other): raise InputError(f'--{one}', f'it does not go with --{other}', 'Leave one of them out')
+    if a.text and a.prompt not in (None, 'clip'): raise InputError('--text', f'the prompt {a.prompt} reads no text', 'Leave --text out, or use --prompt clip')
+    if a.model and (a.text or a.prompt not in (None, 'learned')): raise InputError('--model', f'the prompt {a.prompt or "clip"} needs no prompt module', 'Leave --model out, or use --prompt learned')
     if a.scorer and a.annotator != 'scorer': raise InputError('--scorer', 'nobody asks it', 'Give --annotator scorer as well')
 
 def _check_out(a):

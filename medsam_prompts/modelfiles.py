@@ -11,7 +11,6 @@ from pathlib import Path
 
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
-from torch import nn
 
 import medsam_prompts
 from .core import *
@@ -20,14 +19,14 @@ from .backbones.core import *
 # %% ../nbs/26_modelfiles.ipynb #51c62b25
 def save_model(
     path, # final name
-    module:nn.Module, # its whole state dict is saved
+    tensors:dict, # by name
     header:dict, # method, label, training set, ..
     segmenter:Segmenter, # the backbone it was trained on
 ) -> Path:
     "Write a model file in one step."
     full = {**header, 'backbone': segmenter.name, 'backbone_sha256': segmenter.weights_sha256, 'package_version': medsam_prompts.__version__}
     with atomic_path(path) as tmp:
-        save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, tmp, {'medsam_prompts': json.dumps(full, sort_keys=True)})
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, tmp, {'medsam_prompts': json.dumps(full, sort_keys=True)})
     return Path(path)
 
 # %% ../nbs/26_modelfiles.ipynb #2d3414cb

@@ -10,10 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from .core import *
-from .checkpoints import *
 from .data.readers import *
 from .data.datasets import *
 from .data.preprocess import *
@@ -94,8 +92,6 @@ def train_weak(
     state.unlink(missing_ok=True)
     return header
 
-_module_args = ('embed_dim', 'embed_size', 'hidden', 'sparse_tokens', 'dense_relu')
-
 def save_weak(
     out, # model file
     segmenter:Segmenter,
@@ -107,9 +103,9 @@ def save_weak(
     **more, # of the header
 ) -> dict: # header of the model file
     "Write trained prompt modules to a model file."
-    first = next(iter(modules.values()))[0]
-    header = dict(method='weak', targets=list(modules), module={k: getattr(first, k) for k in _module_args}, prep=asdict(prep), recipe=asdict(recipe), training_set=dict(sha256=data, cases=list(names)), **more)
-    save_model(out, nn.ModuleDict({str(t): nn.ModuleList(m) for t, m in modules.items()}), header, segmenter)
+    facts, tensors = module_facts(LearnedPrompts(modules))
+    header = dict(method='weak', **facts, prep=asdict(prep), recipe=asdict(recipe), training_set=dict(sha256=data, cases=list(names)), **more)
+    save_model(out, tensors, header, segmenter)
     return header
 
 # %% ../nbs/77_pipeline.ipynb #09ff5b91
@@ -131,11 +127,7 @@ def load_generator(
     "A trained generator with the backbone it belongs to; raises `InputError` where the weights differ."
     header, state = read_model(path)
     segmenter = backbone_of(header, path, device)
-    if header['method'] != 'weak': raise InputError(path, f'a model of the method {header["method"]} makes no prompts', 'Give a file that medsam-prompts train weak wrote')
-    try: modules = nn.ModuleDict({str(t): nn.ModuleList(PromptModule(**header['module']) for _ in range(header['recipe']['members'])) for t in header['targets']})
-    except (KeyError, TypeError, RuntimeError): raise InputError(path, 'its header does not describe a prompt module', 'Use the package version that trained it') from None
-    load_strict(modules, state, path)
-    return LearnedPrompts({int(t): list(m.eval()) for t, m in modules.items()}), segmenter, Prep(**header['prep'])
+    return learned_from(header, state, path), segmenter, Prep(**header['prep'])
 
 # %% ../nbs/77_pipeline.ipynb #68ef9337
 def predict_folder(

@@ -180,6 +180,9 @@ def wrong_calls(folder, d):
     yield 'text without clip', (*few, *listed, '--text', 'lung', '--prompt', 'probe'), 'reads no text'
     yield 'no text', (*few, *listed, '--prompt', 'clip', '--annotator', 'agreement'), 'Give --text'
     yield 'bank of two', (*few, *listed, '--text', text('b.yaml', 'liver:\n  phrase: liver\nspleen:\n  phrase: spleen\n'), '--annotator', 'agreement'), 'Leave the one'
+    yield 'no module', (*few, *listed, '--prompt', 'learned', '--annotator', 'agreement'), 'Give --model'
+    yield 'module without use', (*few, *listed, '--prompt', 'probe', '--model', d/'s', '--annotator', 'agreement'), 'needs no prompt module'
+    yield 'no such module', (*few, *listed, '--model', d/'s', '--annotator', 'agreement'), 'there is no such file'
     yield 'recipe', (*few, *listed, '--recipe', 'magic'), 'Choose one of'
     yield 'adapters', (*few, *listed, '--recipe', 'paper', '--annotator', 'agreement'), 'it has no adapters'
 
@@ -200,3 +203,16 @@ def test_a_text_and_the_own_masks(here, folder, tmp_path):
         assert done.returncode == 0, done.stderr
         done = here('predict', '--model', model, '--images', folder/'images', '--out', tmp_path/f'o{len(source)}', '--quiet')
         assert done.returncode == 0 and len(list((tmp_path/f'o{len(source)}').glob('*.png'))) == 8, done.stderr
+
+
+def test_ten_boxes_then_few_masks(here, folder, tmp_path):
+    "Prompts from a module that boxes taught; the model file holds it, so the file of the module is no longer needed. A model that makes no prompts is refused."
+    weak, model, again = (tmp_path/f'{n}.safetensors' for n in ('weak', 'm', 'again'))
+    assert here('train', 'weak', '--images', folder/'images', '--boxes', folder/'boxes.csv', '--epochs', 2, *toy, '--out', weak).returncode == 0
+    call = (*train(folder, '--labelled', folder/'list.txt', '--annotator', 'predicted-iou'), '--epochs', 3, '--align-epochs', 2, '--quiet')
+    done = here(*call, '--model', weak, '--out', model)
+    assert done.returncode == 0 and 'prompts: learned' in done.stdout, done.stdout + done.stderr
+    weak.unlink()
+    done = here('predict', '--model', model, '--images', folder/'images', '--out', tmp_path/'o', '--quiet')
+    assert done.returncode == 0 and len(list((tmp_path/'o').glob('*.png'))) == 8, done.stderr
+    refused(here(*call, '--model', model, '--out', again), 'makes no prompts', again)

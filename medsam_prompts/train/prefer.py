@@ -392,22 +392,16 @@ def _header(sets, generator, annotator, recipe, seed, cache):
                 annotator=annotator and dict(name=annotator.name, sees_truth=annotator.sees_truth), training_set=dict(sha256=fingerprint(*(sets[k].sha256 for k in sorted(sets))), cases=[c.name for k in sorted(sets) if k != 'valid' for c in sets[k].cases]))
 
 # %% ../../nbs/63_train.prefer.ipynb #d7a81375
-class _Difference(nn.Module):
-    "The tensors that training has changed, and those of the prompts."
-    def __init__(self, base, tuned, prompts):
-        super().__init__()
-        old = base.state_dict()
-        self.changed = {k: v for k, v in tuned.state_dict().items() if not torch.equal(v, old[k])} | {f'prompts.{k}': v for k, v in prompts.items()}
-    def state_dict(self): return self.changed
-
 def save_prefer(
     path, # model file
     result:Preferred,
     base:Segmenter, # the backbone before training
     prompts:dict={}, # tensors of their source
 ) -> dict: # header
-    "Write what was tuned."
-    save_model(path, _Difference(base, result.segmenter, prompts), result.header, base)
+    "Write the tensors that training has changed, and those of the prompts."
+    old = base.state_dict()
+    changed = {k: v for k, v in result.segmenter.state_dict().items() if not torch.equal(v, old[k])}
+    save_model(path, changed | {f'prompts.{k}': v for k, v in prompts.items()}, result.header, base)
     return result.header
 
 def load_prefer(

@@ -224,7 +224,7 @@ def train_scorer(
     settings = {k: _usual for k in loose_starts()} | {k: harmless_setting(_tried(segmenter, cache, judges, subject_of, net, recipe, begin), ['three', 'overlap']) for k, begin in starts.items()}
     header = dict(method='scorer', targets=[1], settings=settings, without_target=len(cases) - len(names), network=recipe.network, width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=names),
                   validation=dict(loss=min(losses), r=float(np.corrcoef(predict_dice(net, valid), valid.dice)[0, 1]), masks=len(valid)))
-    save_model(out, net, header, segmenter)
+    save_model(out, net.state_dict(), header, segmenter)
     for state in states: state.unlink(missing_ok=True)
     return header
 

@@ -24,7 +24,7 @@ class Pictures:
 def rows(quick):
     seg = load_segmenter('sam_toy')
     with TemporaryDirectory() as d:
-        for n in (4, 8) if quick else (50, 200, 800):
+        for n in (4, 8) if quick else (100, 1000, 10000):
             cases = Pictures(n)
             def fill():
                 with TemporaryDirectory(dir=d) as e: EmbeddingCache(seg, folder=e).fill(cases)

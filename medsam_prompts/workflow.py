@@ -348,7 +348,7 @@ def run_plan(
     "Let Snakemake run what is not done; cells that fail do not stop the others."
     threads = {} if executor != 'local' else {k: str(max(1, (os.cpu_count() or 1)//jobs)) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
     env = {**os.environ, **threads, 'PYTHONWARNINGS': 'ignore', 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
-    cmd = [sys.executable, '-m', 'snakemake', '-s', str(experiments_folder()/'Snakefile'), '--directory', str(out), '--cores', str(jobs), '--keep-going', '--nolock', '--rerun-incomplete', '--rerun-triggers', 'input', '--quiet', 'all',
+    cmd = [sys.executable, '-m', 'snakemake', '-s', str(experiments_folder()/'Snakefile'), '--directory', str(out), '--cores', str(jobs), '--keep-going', '--nolock', '--ignore-incomplete', '--rerun-triggers', 'input', '--quiet', 'all',
            *(['--resources', f'gpu={gpus}'] if gpus else []), '--config', f'python={sys.executable}', f'plan={name}', f'gpus={gpus}']
     return subprocess.run(cmd + ([] if executor == 'local' else ['--executor', executor, '--jobs', str(jobs)]), env=env).returncode == 0
 

@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(config, items):
 def home(tmp_path_factory): return tmp_path_factory.mktemp('home')
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def cli(home):
     "Run the command line in a process of its own."
     def run(*argv, **kw):

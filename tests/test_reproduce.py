@@ -1,4 +1,5 @@
 "The workflow end to end on the toy backbone: plan, interruption, reuse, report."
+import base64
 import csv
 import json
 import os
@@ -81,6 +82,18 @@ def test_interrupted_three_times(done, tmp_path, home):
     assert finish(call, tmp_path/'out', home, kills=3, longest=4) == 3
     check_files(tmp_path/'out')
     assert tables(tmp_path/'out') == tables(done/'out') != {}
+
+
+def test_killed_after_the_last_word(cli, done, tmp_path):
+    "A cell that had written done.json when Snakemake was killed is done, though Snakemake does not know that."
+    out = shutil.copytree(done/'out', tmp_path/'out')
+    lost, kept = (next(out.glob(f'cells/run-*weak-4-{subset}-0-*/done.json')) for subset in (0, 1))
+    marks, name = out/'.snakemake/incomplete', str(kept.relative_to(out))
+    (marks/base64.b64encode(name.encode()).decode()).touch()
+    lost.unlink()
+    before = kept.stat().st_mtime_ns
+    assert cli('reproduce', '--profile', done/'mini.yaml', '--out', out).returncode == 0
+    assert lost.is_file() and kept.stat().st_mtime_ns == before
 
 
 def test_dry_run_says_what_a_changed_loss_runs_again(cli, done, tmp_path):

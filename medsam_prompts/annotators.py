@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['candidate_makers', 'annotators', 'one_answer', 'PromptedSet', 'lowres_mask', 'prompted_set', 'Shown', 'shown_cases',
            'jitter_prompts', 'jittered_answers', 'register_candidates', 'make_candidates', 'Annotator', 'mask_iou',
-           'TrueIoU', 'Noisy', 'Ratings', 'PredictedIoU', 'Agreement', 'Scored', 'named_annotator']
+           'TrueIoU', 'Noisy', 'Ratings', 'PredictedIoU', 'Agreement', 'Scored', 'AnotherModel', 'named_annotator']
 
 # %% ../nbs/51_annotators.ipynb #d755f494
 import csv
@@ -317,8 +317,20 @@ class Scored(Annotator):
         if getattr(score, 'oracle', False): raise InputError('scorer', 'this score looks at the truth', 'Use TrueIoU, which says so')
         return score((2*candidates.float() - 1)[None].to(shown.segmenter.device), None)[0].cpu()
 
+# %% ../nbs/51_annotators.ipynb #e751d116
+class AnotherModel(Annotator):
+    "Mean IoU with what other models answer."
+    name = 'another model'
+    def __init__(self,
+        answers:Callable, # `Shown` -> (M,l,l), positive where their masks are
+    ): store_attr()
+    @property
+    def sha256(self): return fingerprint(self.name, getattr(self.answers, 'sha256', None))
+    def __call__(self, shown, candidates): return mask_iou(candidates[:, None], (self.answers(shown).cpu() > 0) & shown.inside).mean(1)
+
 # %% ../nbs/51_annotators.ipynb #4e4b0665
-annotators = {'iou': lambda cases, _: TrueIoU(cases), 'predicted iou': lambda *_: PredictedIoU(), 'agreement': lambda *_: Agreement(), 'scorer': lambda _, score_for: Scored(score_for)}
+annotators = {'iou': lambda cases, *_: TrueIoU(cases), 'predicted iou': lambda *_: PredictedIoU(), 'agreement': lambda *_: Agreement(), 'scorer': lambda _, score_for, __: Scored(score_for),
+              'another model': lambda *o: AnotherModel(o[-1])}
 
 def named_annotator(
     name:str, # one of `annotators`
@@ -327,10 +339,11 @@ def named_annotator(
     seed:int=0, # of the errors
     how:str='swap', # kind of the errors
     score_for:Callable|None=None, # for *scorer*: list of `Encoded` -> score
+    answers:Callable|None=None, # for *another model*: `Shown` -> (M,l,l)
 ) -> Annotator:
     "Somebody to ask."
     name = name.replace('-', ' ')
     if name not in annotators: raise InputError(f'annotator {name}', 'there is no such annotator', f'Choose one of {", ".join(annotators)}')
     if not 0 <= noise <= 1: raise InputError(f'noise {noise:g}', 'this is not a share', 'Give a number from 0 to 1')
-    one = annotators[name](cases, score_for)
+    one = annotators[name](cases, score_for, answers)
     return Noisy(one, noise, seed, how) if noise else one

@@ -150,12 +150,12 @@ def _semi_cases(a, header, source):
 
 def _annotator(a, segmenter, cache, cases, parts):
     "Who compares; nobody where only stage 1 is asked for, or all images are labelled."
-    from medsam_prompts.all import named_annotator, rating_scorer, read_ratings
+    from medsam_prompts.all import module_answers, named_annotator, rating_scorer, read_ratings
     if a.ratings: return read_ratings(a.ratings, cases, parts.unlabelled)
     if a.rate or a.annotator == 'none' or not parts.unlabelled: return None
     score, known = rating_scorer(a.scorer, segmenter, parts, a.out, a.seed, cache.prep, a.resume) if a.annotator == 'scorer' else (None, ())
     if known: print(f'{a.scorer}: {len(known)} of the unlabelled images have the names of images whose masks it has learned from (first: {known[0]})', file=sys.stderr)
-    return named_annotator(a.annotator or 'iou', parts.unlabelled, a.noise, a.seed, score_for=score)
+    return named_annotator(a.annotator or 'iou', parts.unlabelled, a.noise, a.seed, score_for=score, answers=module_answers(a.judge, segmenter, cache) if a.judge else None)
 
 def _say_preferred(a, result):
     "What came out, in two lines at most."
@@ -268,7 +268,7 @@ def _add_prefer(sub):
     _command(sub, 'prefer', _train_prefer, 'a backbone from a few masks, and from opinions about masks of the rest', images=dict(_images), masks=dict(required=True, metavar='DIR', help='stems of the images; some may be missing'), out=dict(_out),
              labelled_fraction=dict(type=float, metavar='F', help='draw this share of the subjects as labelled'), labelled=dict(metavar='LIST', help='a file that names the labelled images, one on each line'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'),
              prompt=dict(choices=['probe', 'prototypes', 'own-masks', 'learned', 'clip', 'box'], help='where prompts come from, default probe; box: the true one, an oracle'), model=dict(metavar='FILE', help='of train weak, for --prompt learned: box and points are read off its masks; brings its own backbone'), text=dict(metavar='TEXT|FILE.yaml', help='what to look for with --prompt clip: a structure, or a file that describes one'), clip=dict(default='biomedclip', metavar='NAME', help='as for predict'),
-             annotator=dict(choices=['iou', 'predicted-iou', 'agreement', 'scorer', 'none'], help='who compares masks of unlabelled images, default iou, which needs their masks; none: stage 1 alone'), scorer=dict(metavar='FILE', help='for --annotator scorer; default: train one on the labelled images'),
+             annotator=dict(choices=['iou', 'predicted-iou', 'agreement', 'scorer', 'another-model', 'none'], help='who compares masks of unlabelled images, default iou, which needs their masks; none: stage 1 alone'), scorer=dict(metavar='FILE', help='for --annotator scorer; default: train one on the labelled images'), judge=dict(metavar='FILE', help='of train weak, for --annotator another-model'),
              noise=dict(type=float, default=0., metavar='P', help='share of wrong ratings'), ratings=dict(**_csv, help='image,candidate,rating: a person in place of the annotator'), rate=dict(metavar='DIR', help='stage 1 alone; write the candidates and a table for --ratings'),
              init=dict(metavar='STAGE1', help='a model of stage 1 to start from'), recipe=dict(default='ours', metavar='NAME', help='ours, or paper: adapters train as well, and nothing is held out'), variant=dict(choices=['ranking', 'rating', 'best']), label=dict(_label),
              backbone=dict(_backbone), epochs=dict(type=int, metavar='N', help='of stage 1'), align_epochs=dict(type=int, metavar='N', help='of stage 2'), resume=dict(action='store_true'), track=dict(_track))
@@ -305,6 +305,7 @@ def _check_prefer(a):
     if a.text and a.prompt not in (None, 'clip'): raise InputError('--text', f'the prompt {a.prompt} reads no text', 'Leave --text out, or use --prompt clip')
     if a.model and (a.text or a.prompt not in (None, 'learned')): raise InputError('--model', f'the prompt {a.prompt or "clip"} needs no prompt module', 'Leave --model out, or use --prompt learned')
     if a.scorer and a.annotator != 'scorer': raise InputError('--scorer', 'nobody asks it', 'Give --annotator scorer as well')
+    if (a.judge is not None) != (a.annotator == 'another-model'): raise InputError('--judge', 'it goes with --annotator another-model', 'Give both, or none')
 
 def _check_out(a):
     "Whether --out can be written, before hours of work."

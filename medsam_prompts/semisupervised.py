@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['some_masks', 'draw_labelled', 'read_labelled', 'SemiCases', 'semi_cases', 'read_ratings', 'rating_scorer',
-           'write_candidates', 'train_prefer', 'load_tuned', 'load_predictor', 'check_start']
+           'module_answers', 'write_candidates', 'train_prefer', 'load_tuned', 'load_predictor', 'check_start']
 
 # %% ../nbs/78_semisupervised.ipynb #218e831d
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,6 +136,20 @@ def rating_scorer(
     net = load_scorer(path, segmenter, prep)
     known = set(read_model(path)[0].get('training_set', {}).get('cases', ()))
     return score_cases(net, segmenter, prep), sorted(known & set(parts.unlabelled.names))
+
+# %% ../nbs/78_semisupervised.ipynb #961d1197
+def module_answers(
+    path, # model file of `train_weak`
+    segmenter:Segmenter, # the backbone before training
+    cache:EmbeddingCache, # its
+) -> Callable: # `Shown` -> (1,l,l) logits, for `AnotherModel`
+    "What a backbone answers to a prompt module of its own."
+    modules = modules_for(segmenter, path)
+    def answers(shown):
+        e = replace(shown.encoded, embedding=cache[shown.encoded.case])
+        return one_answer(segmenter, e.embedding, modules(segmenter, [e]), modules.choose)[0]
+    answers.sha256 = sha256_file(path)
+    return answers
 
 # %% ../nbs/78_semisupervised.ipynb #770c75ef
 def write_candidates(

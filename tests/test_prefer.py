@@ -183,6 +183,8 @@ def wrong_calls(folder, d):
     yield 'no module', (*few, *listed, '--prompt', 'learned', '--annotator', 'agreement'), 'Give --model'
     yield 'module without use', (*few, *listed, '--prompt', 'probe', '--model', d/'s', '--annotator', 'agreement'), 'needs no prompt module'
     yield 'no such module', (*few, *listed, '--model', d/'s', '--annotator', 'agreement'), 'there is no such file'
+    yield 'no judge', (*few, *listed, '--annotator', 'another-model'), 'Give both, or none'
+    yield 'judge that nobody asks', (*few, *listed, '--annotator', 'agreement', '--judge', d/'s'), 'Give both, or none'
     yield 'recipe', (*few, *listed, '--recipe', 'magic'), 'Choose one of'
     yield 'adapters', (*few, *listed, '--recipe', 'paper', '--annotator', 'agreement'), 'it has no adapters'
 
@@ -216,3 +218,12 @@ def test_ten_boxes_then_few_masks(here, folder, tmp_path):
     done = here('predict', '--model', model, '--images', folder/'images', '--out', tmp_path/'o', '--quiet')
     assert done.returncode == 0 and len(list((tmp_path/'o').glob('*.png'))) == 8, done.stderr
     refused(here(*call, '--model', model, '--out', again), 'makes no prompts', again)
+
+
+def test_a_module_compares(here, folder, tmp_path):
+    "What boxes taught judges masks of images without any."
+    weak, model = tmp_path/'weak.safetensors', tmp_path/'m.safetensors'
+    assert here('train', 'weak', '--images', folder/'images', '--boxes', folder/'boxes.csv', '--epochs', 2, *toy, '--out', weak).returncode == 0
+    done = here(*train(folder, '--labelled', folder/'list.txt', '--annotator', 'another-model', '--judge', weak), *quick, '--out', model)
+    assert done.returncode == 0 and 'compared by another model' in done.stdout, done.stdout + done.stderr
+    assert header_of(model)['annotator']['sees_truth'] is False

@@ -22,8 +22,8 @@ from .core import *
 # %% ../nbs/01_checkpoints.ipynb #e318df8a
 @dataclass(frozen=True)
 class Checkpoint:
-    "One official weights file."
-    name:str # the backbone it belongs to
+    "One official file: weights, or what goes with them."
+    name:str # as users write it; that of the backbone, if it is one
     filename:str # name of the official file
     sha256:str # of the whole file
     size:int # bytes

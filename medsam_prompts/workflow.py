@@ -66,6 +66,7 @@ def make_cell(notebook:str, params:dict, needs=()) -> Cell:
     wrong = [k for k in params if k not in known]
     if wrong: raise InputError(f'{notebook}.ipynb', f'it has no parameter {wrong[0]}', f'Its parameters are {", ".join(known)}')
     for k, v in params.items(): _check_value(notebook, k, v)
+    for way in params.get('ways', {}).values(): _check_way(notebook, way, params.get('also', ()))
     return Cell(notebook, {**{k: v for k, v in known.items() if k not in ('out', 'runs')}, **params}, tuple(needs), *_depends(notebook, {**known, **params}))
 
 # %% ../nbs/76_workflow.ipynb #c9572239
@@ -75,14 +76,15 @@ def _check_value(notebook, key, value):
     if value is None: return
     if key == 'changes': return _check_changes(notebook, value)
     if key == 'also': return [_check_value(notebook, 'method', m) for m in value]
-    if key == 'ways': return [_check_way(notebook, way) for way in value.values()]
     if key in _choices and value not in _choices[key]: raise InputError(f'{notebook}.ipynb', f'there is no {key} {value}', f'Choose one of {", ".join(_choices[key])}')
     if key in _least and (type(value) is not int or value < _least[key]): raise InputError(f'{notebook}.ipynb', f'{key} is {value!r}', f'Give a whole number, at least {_least[key]}')
     if key in ('fraction', 'rated') and not (isinstance(value, float) and 0 < value <= 1): raise InputError(f'{notebook}.ipynb', f'{key} is {value!r}', 'Give a share of the training subjects, such as 0.1')
 
-def _check_way(notebook, way):
+def _check_way(notebook, way, also):
     "Fields of a preference recipe, an annotator and its errors."
-    named_annotator(way.get('annotator', 'iou'), [])
+    who = named_annotator(way.get('annotator', 'iou'), []).name
+    if who == 'scorer': raise InputError(f'{notebook}.ipynb', 'it trains no scorer', 'Choose another annotator')
+    if not also and (who == 'another model' or 'others' in way.get('candidates', ())): raise InputError(f'{notebook}.ipynb', 'nothing says what other methods are to answer', 'Name them as also')
     prefer_recipe('ours', **{k: v for k, v in way.items() if k in PreferRecipe.__dataclass_fields__})
     _check_changes(notebook, {k: v for k, v in way.items() if k not in ('annotator', 'noise')})
 
@@ -272,7 +274,7 @@ def why(
     plan:Plan,
     out, # folder of the results
     done:list, # from `finished_cells`
-) -> str: # new; code: ..; data; weights; parameters: ..; after: ..; failed or interrupted before
+) -> str: # new; code: ..; data of ..; weights of ..; start of ..; notebook ..; parameters: ..; after ..; failed or was interrupted before: ..
     "What makes a cell run."
     if (Path(out)/'cells'/cell.id/'notebook.ipynb').is_file(): return f'failed or was interrupted before: {_last_words(Path(out)/"cells"/cell.id)}'
     params = json.loads(json.dumps(cell.params))

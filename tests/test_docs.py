@@ -17,6 +17,11 @@ def site(tmp_path_factory):
     return out
 
 
+def test_quarto_finds_its_settings():
+    "Quarto looks beside the notebooks, people look at the top; both are the same."
+    assert (repo/'nbs/_quarto.yml').read_text() == (repo/'_quarto.yml').read_text(), 'cp _quarto.yml nbs/'
+
+
 @pytest.mark.slow
 def test_pages(site):
     pages = sorted(site.rglob('*.html'))

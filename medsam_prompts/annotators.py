@@ -329,8 +329,8 @@ class AnotherModel(Annotator):
     def __call__(self, shown, candidates): return mask_iou(candidates[:, None], (self.answers(shown).cpu() > 0) & shown.inside).mean(1)
 
 # %% ../nbs/51_annotators.ipynb #4e4b0665
-annotators = {'iou': lambda cases, *_: TrueIoU(cases), 'predicted iou': lambda *_: PredictedIoU(), 'agreement': lambda *_: Agreement(), 'scorer': lambda _, score_for, __: Scored(score_for),
-              'another model': lambda *o: AnotherModel(o[-1])}
+annotators = {'iou': lambda cases, **_: TrueIoU(cases), 'predicted iou': lambda _, **__: PredictedIoU(), 'agreement': lambda _, **__: Agreement(),
+              'scorer': lambda _, score_for, **__: Scored(score_for), 'another model': lambda _, answers, **__: AnotherModel(answers)}
 
 def named_annotator(
     name:str, # one of `annotators`
@@ -345,5 +345,5 @@ def named_annotator(
     name = name.replace('-', ' ')
     if name not in annotators: raise InputError(f'annotator {name}', 'there is no such annotator', f'Choose one of {", ".join(annotators)}')
     if not 0 <= noise <= 1: raise InputError(f'noise {noise:g}', 'this is not a share', 'Give a number from 0 to 1')
-    one = annotators[name](cases, score_for, answers)
+    one = annotators[name](cases, score_for=score_for, answers=answers)
     return Noisy(one, noise, seed, how) if noise else one

@@ -12,7 +12,6 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from ..core import *
-from ..checkpoints import *
 from .core import *
 
 # %% ../../nbs/20a_backbones.sam.ipynb #cc02a943

@@ -12,7 +12,6 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
 
 from ..core import *
-from ..checkpoints import *
 from .core import *
 
 # %% ../../nbs/21_backbones.tinyvit.ipynb #df1512e7

@@ -94,8 +94,8 @@ def learned_from(
 ) -> LearnedPrompts:
     "Trained modules, put together again; raises `InputError` where these are none."
     if facts.get('method', 'weak') != 'weak': raise InputError(path, f'a model of the method {facts["method"]} makes no prompts', 'Give a file that medsam-prompts train weak wrote')
-    members = lambda t: {k.split('.')[1] for k in tensors if k.startswith(f'{t}.')} or {'0'}
-    try: modules = {int(t): [PromptModule(**facts['module']) for _ in members(t)] for t in facts['targets']}
+    count = lambda t: len({k.split('.')[1] for k in tensors if k.startswith(f'{t}.')}) or 1 # none: loading says what is missing
+    try: modules = {int(t): [PromptModule(**facts['module']) for _ in range(count(t))] for t in facts['targets']}
     except (KeyError, TypeError, ValueError, RuntimeError): raise InputError(path, 'its header does not describe a prompt module', 'Use the package version that trained it') from None
     load_strict(_as_tree(modules), tensors, path)
     return LearnedPrompts({t: [m.eval() for m in members] for t, members in modules.items()})

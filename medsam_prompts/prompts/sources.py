@@ -24,6 +24,7 @@ from .oracle import *
 from .saliency import *
 from .crf import *
 from .priors import *
+from ..annotators import *
 from ..baselines.saliency import *
 
 # %% ../../nbs/66_prompts.sources.ipynb #fdbbaa98
@@ -99,8 +100,8 @@ class ModuleSaliency:
 
     @torch.no_grad()
     def __call__(self, segmenter, encoded):
-        logits, iou = segmenter.decode(torch.cat([e.embedding for e in encoded]), self.modules(segmenter, encoded))
-        return [on_case(l[s.argmax(), 0], e.frames) for l, s, e in zip(logits, iou[..., 0], encoded)]
+        logits = one_answer(segmenter, torch.cat([e.embedding for e in encoded]), self.modules(segmenter, encoded), self.modules.choose)
+        return [on_case(l[0], e.frames) for l, e in zip(logits, encoded)]
 
 # %% ../../nbs/66_prompts.sources.ipynb #ea6caed5
 def modules_for(

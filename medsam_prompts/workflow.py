@@ -83,7 +83,6 @@ def _check_value(notebook, key, value):
 def _check_way(notebook, way, also):
     "Fields of a preference recipe, an annotator and its errors."
     who = named_annotator(way.get('annotator', 'iou'), []).name
-    if who == 'scorer': raise InputError(f'{notebook}.ipynb', 'it trains no scorer', 'Choose another annotator')
     if not also and (who == 'another model' or 'others' in way.get('candidates', ())): raise InputError(f'{notebook}.ipynb', 'nothing says what other methods are to answer', 'Name them as also')
     prefer_recipe('ours', **{k: v for k, v in way.items() if k in PreferRecipe.__dataclass_fields__})
     _check_changes(notebook, {k: v for k, v in way.items() if k not in ('annotator', 'noise')})

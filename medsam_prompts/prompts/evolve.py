@@ -132,6 +132,7 @@ class Evolution:
     first:Tensor # (B,P,l,l) logits of the start
     logits:Tensor # (B,P,l,l) of the chosen one
     iou:Tensor # (B,P) what the backbone itself thinks of it
+    first_iou:Tensor # (B,P) the same of the start
     fired:dict = field(default_factory=dict) # safeguard -> (B,P): it stood in the way of a candidate with a higher score
 
     @property
@@ -139,12 +140,32 @@ class Evolution:
 
     def pick(self,
         groups:list|None=None, # lists of starts that stand for the same thing; None: all do
+        guard:Safeguards=no_safeguards, # what may replace the first of a group, unmoved; *inside* is a matter of each start
+        surest:bool=False, # not the first, but the start whose answer the backbone is surest of
     ):
         "Of several starts the one that got furthest: an `Evolution` with one for each group."
-        best = torch.stack([torch.tensor(g)[self.chosen.cpu()[:, g].argmax(1)] for g in groups or [list(range(self.chosen.shape[1]))]], 1).to(self.step.device)
+        groups = [torch.tensor(list(g), device=self.step.device) for g in groups or [range(self.chosen.shape[1])]]
+        picked = [self._furthest(g, guard, self.first_iou[:, g].argmax(1) if surest else torch.zeros_like(self.step[:, 0])) for g in groups]
+        best, keep = (torch.stack([p[i] for p in picked], 1) for i in (0, 1)); fired = {k: torch.stack([p[2][k] for p in picked], 1) for k in picked[0][2]}
         of = lambda v, dim=1: v.gather(dim, best.reshape(*[1]*(dim - 1), *best.shape, *[1]*(v.ndim - dim - 1)).expand(*v.shape[:dim], -1, *v.shape[dim + 1:]))
         prompts = [replace(p, **{k: of(v) for k, v in p._given().items()}) for p in (self.prompts, self.start)]
-        return Evolution(*prompts, of(self.scores, 2), [{k: of(v) for k, v in p.items()} for p in self.path], of(self.step), of(self.first), of(self.logits), of(self.iou), {k: of(v) for k, v in self.fired.items()})
+        fired = {k: of(v) for k, v in self.fired.items()} | {k: v | of(self.fired[k]) if k in self.fired else v for k, v in fired.items()}
+        return Evolution(*prompts, of(self.scores, 2), [{k: of(v) for k, v in p.items()} for p in self.path], of(self.step), of(self.first), of(self.logits), of(self.iou), of(self.first_iou), fired).only(keep)
+
+    def only(self, keep): # (B,P)
+        "The start, where a change is not to be kept."
+        where = lambda a, b: torch.where(_like(keep, a), a, b)
+        prompts = replace(self.prompts, **{k: where(v, getattr(self.start, k)) for k, v in self.prompts._given().items()})
+        return replace(self, prompts=prompts, step=torch.where(keep, self.step, 0), logits=where(self.logits, self.first), iou=where(self.iou, self.first_iou))
+
+    def _furthest(self, group, guard, home):
+        "Which start (B,), whether it is to be moved (B,), whether a safeguard stood in the way of a higher score."
+        at, of = home[:, None], lambda v: v[:, group]
+        gain, masks = of(self.chosen) - of(self.scores[0]).gather(1, at), of(self.logits) > 0
+        origin = (of(self.first) > 0).gather(1, at[..., None, None].expand(-1, 1, *masks.shape[-2:])).expand_as(masks)
+        allowed = replace(guard, inside=0.).allowed(self.prompts, masks, origin, 1.) | ({'margin': gain > guard.margin} if guard.margin else {})
+        best = gain.masked_fill(~torch.stack([gain > 0, *allowed.values()]).all(0), -torch.inf); keep = best.amax(1) > 0
+        return torch.where(keep, group[best.argmax(1)], group[home]), keep, {k: ((gain > 0) & ~ok).any(1) for k, ok in allowed.items()}
 
 def _finished(track):
     "Gains under the margin are not taken."
@@ -152,8 +173,7 @@ def _finished(track):
     keep = gain > guard.margin
     if guard.margin: fired['margin'] = (gain > 0) & ~keep
     start, oracle = track.start, track.start.oracle or getattr(track.score, 'oracle', False)
-    prompts = replace(track.best, oracle=oracle, **{k: torch.where(_like(keep, v), v, getattr(start, k)) for k, v in track.best._given().items()})
-    return Evolution(prompts, start, torch.stack(track.scores), track.path, torch.where(keep, track.step, 0), track.first, torch.where(_like(keep, track.logits), track.logits, track.first), torch.where(keep, track.iou, track.first_iou), fired)
+    return Evolution(replace(track.best, oracle=oracle), start, torch.stack(track.scores), track.path, track.step, track.first, track.logits, track.iou, track.first_iou, fired).only(keep)
 
 # %% ../../nbs/34a_prompts.evolve.ipynb #18f50cda
 step_sizes = dict(points=10., boxes=10., sparse=.02, dense=.02) # pixels [paper]; embeddings [ours]
@@ -276,8 +296,8 @@ class EvolvedPrompts(PromptGenerator):
         if prompts is None: return None
         prompts = prompts.to_frame([e.frames for e in encoded], 'input').to(segmenter.device)
         limits = torch.tensor([e.frames.resized[::-1] for e in encoded])
-        done = evolve_prompt(segmenter, torch.cat([e.embedding for e in encoded]), prompts, self.score_for(encoded), self.steps, guard=self.guard, limits=limits, multimask=self.multimask)
-        if self.generator.choose: done = done.pick([[p for p, t in enumerate(self.generator.targets) if t == k] for k in self.targets])
+        done = evolve_prompt(segmenter, torch.cat([e.embedding for e in encoded]), prompts, self.score_for(encoded), self.steps, guard=replace(self.guard, margin=0.) if self.generator.choose else self.guard, limits=limits, multimask=self.multimask)
+        if self.generator.choose: done = done.pick([[p for p, t in enumerate(self.generator.targets) if t == k] for k in self.targets], self.guard, surest=True)
         for i, e in enumerate(encoded):
             self.fired[e.case.name] = {t: self._flags(done.fired, i, t) for t in self.targets}
             self.decided[e.case.name] = done.logits[i].float().cpu(), done.iou[i].float().cpu(), self.targets, e

@@ -101,7 +101,7 @@ def _train_scorer(a):
     still = [k for k, s in header['settings'].items() if s['margin'] == 1]
     if still: print(f'held-out subjects show no gain without harm, or are too few to show it: predict --evolve will move none of: {", ".join(still)}', file=sys.stderr)
     for k, s in header['settings'].items():
-        if s['margin'] < 1 or s['three']: print(f'{k}: {"the best-scored of three masks" if s["three"] else "one mask"}, {"not moved" if s["margin"] == 1 else "moved for a gain of more than %g" % s["margin"]}, overlap with the first mask at least {s["overlap"]:g}')
+        if s['margin'] < 1 or s['three']: print(f'{k}: {"the best-scored of three masks" if s["three"] else "one mask"}, {"not moved" if s["margin"] == 1 else "%s for a gain of more than %g" % ("moved" if s["steps"] else "exchanged", s["margin"])}{", with the boxes around its answers as other starts"*(s["starts"] > 1)}, overlap with the first mask at least {s["overlap"]:g}')
     print(f'{a.out}: on {v["masks"]} masks of subjects that it was not trained on, predicted and true Dice correlate with r = {v["r"]:.2f} (mean squared error {v["loss"]:.4f})')
 
 # %% ../nbs/80_cli.ipynb #d5216ed5

@@ -134,23 +134,27 @@ class Evolution:
     iou:Tensor # (B,P) what the backbone itself thinks of it
     first_iou:Tensor # (B,P) the same of the start
     fired:dict = field(default_factory=dict) # safeguard -> (B,P): it stood in the way of a candidate with a higher score
+    home:Tensor|None=None # (B,P) score of the start that others had to surpass, where there were several
 
     @property
     def chosen(self) -> Tensor: return self.scores.gather(0, self.step[None])[0] # (B,P) score of the chosen candidate
+    @property
+    def gain(self) -> Tensor: return self.chosen - (self.scores[0] if self.home is None else self.home) # (B,P)
 
     def pick(self,
         groups:list|None=None, # lists of starts that stand for the same thing; None: all do
         guard:Safeguards=no_safeguards, # what may replace the first of a group, unmoved; *inside* is a matter of each start
-        surest:bool=False, # not the first, but the start whose answer the backbone is surest of
+        own:list|None=None, # how many of a group's first starts count as its first: the one whose answer the backbone is surest of; None: one
     ):
         "Of several starts the one that got furthest: an `Evolution` with one for each group."
         groups = [torch.tensor(list(g), device=self.step.device) for g in groups or [range(self.chosen.shape[1])]]
-        picked = [self._furthest(g, guard, self.first_iou[:, g].argmax(1) if surest else torch.zeros_like(self.step[:, 0])) for g in groups]
+        homes = [g[self.first_iou[:, g[:n]].argmax(1)] for g, n in zip(groups, own or [1]*len(groups))]
+        picked = [self._furthest(g, guard, h) for g, h in zip(groups, homes)]
         best, keep = (torch.stack([p[i] for p in picked], 1) for i in (0, 1)); fired = {k: torch.stack([p[2][k] for p in picked], 1) for k in picked[0][2]}
         of = lambda v, dim=1: v.gather(dim, best.reshape(*[1]*(dim - 1), *best.shape, *[1]*(v.ndim - dim - 1)).expand(*v.shape[:dim], -1, *v.shape[dim + 1:]))
         prompts = [replace(p, **{k: of(v) for k, v in p._given().items()}) for p in (self.prompts, self.start)]
         fired = {k: of(v) for k, v in self.fired.items()} | {k: v | of(self.fired[k]) if k in self.fired else v for k, v in fired.items()}
-        return Evolution(*prompts, of(self.scores, 2), [{k: of(v) for k, v in p.items()} for p in self.path], of(self.step), of(self.first), of(self.logits), of(self.iou), of(self.first_iou), fired).only(keep)
+        return Evolution(*prompts, of(self.scores, 2), [{k: of(v) for k, v in p.items()} for p in self.path], of(self.step), of(self.first), of(self.logits), of(self.iou), of(self.first_iou), fired, self.scores[0].gather(1, torch.stack(homes, 1))).only(keep)
 
     def only(self, keep): # (B,P)
         "The start, where a change is not to be kept."
@@ -160,12 +164,11 @@ class Evolution:
 
     def _furthest(self, group, guard, home):
         "Which start (B,), whether it is to be moved (B,), whether a safeguard stood in the way of a higher score."
-        at, of = home[:, None], lambda v: v[:, group]
-        gain, masks = of(self.chosen) - of(self.scores[0]).gather(1, at), of(self.logits) > 0
-        origin = (of(self.first) > 0).gather(1, at[..., None, None].expand(-1, 1, *masks.shape[-2:])).expand_as(masks)
+        gain, masks = self.chosen[:, group] - self.scores[0].gather(1, home[:, None]), self.logits[:, group] > 0
+        origin = (self.first.gather(1, home[:, None, None, None].expand(-1, 1, *masks.shape[-2:])) > 0).expand_as(masks)
         allowed = replace(guard, inside=0.).allowed(self.prompts, masks, origin, 1.) | ({'margin': gain > guard.margin} if guard.margin else {})
         best = gain.masked_fill(~torch.stack([gain > 0, *allowed.values()]).all(0), -torch.inf); keep = best.amax(1) > 0
-        return torch.where(keep, group[best.argmax(1)], group[home]), keep, {k: ((gain > 0) & ~ok).any(1) for k, ok in allowed.items()}
+        return torch.where(keep, group[best.argmax(1)], home), keep, {k: ((gain > 0) & ~ok).any(1) for k, ok in allowed.items()}
 
 def _finished(track):
     "Gains under the margin are not taken."
@@ -297,7 +300,9 @@ class EvolvedPrompts(PromptGenerator):
         prompts = prompts.to_frame([e.frames for e in encoded], 'input').to(segmenter.device)
         limits = torch.tensor([e.frames.resized[::-1] for e in encoded])
         done = evolve_prompt(segmenter, torch.cat([e.embedding for e in encoded]), prompts, self.score_for(encoded), self.steps, guard=replace(self.guard, margin=0.) if self.generator.choose else self.guard, limits=limits, multimask=self.multimask)
-        if self.generator.choose: done = done.pick([[p for p, t in enumerate(self.generator.targets) if t == k] for k in self.targets], self.guard, surest=True)
+        if self.generator.choose:
+            groups = [[p for p, t in enumerate(self.generator.targets) if t == k] for k in self.targets]
+            done = done.pick(groups, self.guard, [len(g)//(self.generator.times + 1) for g in groups])
         for i, e in enumerate(encoded):
             self.fired[e.case.name] = {t: self._flags(done.fired, i, t) for t in self.targets}
             self.decided[e.case.name] = done.logits[i].float().cpu(), done.iou[i].float().cpu(), self.targets, e

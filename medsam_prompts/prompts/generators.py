@@ -37,6 +37,7 @@ class PromptGenerator:
     oracle = False # whether it looks at the ground truth
     targets = (1,) # label that each prompt of a case stands for
     choose = False # several prompts of one target: unite their masks, or take the answer that the backbone is surest of
+    times = 0 # answers that were fed back, see `FedBack`
     @property
     def all_targets(self) -> set: return set(self.targets) # labels that may come out for any case
     def check(self, names:list): pass # raise `InputError` where these images cannot be served

@@ -221,27 +221,36 @@ def train_scorer(
         net, _, losses = fit_scorer(scorer_learner(train, valid, recipe, seed, segmenter.device), recipe, state, fingerprint(data, seed, recipe, segmenter.weights_sha256), resume)
     judges = [c for c in cases if subject_of[c.name] in held and c.name in names]
     starts = (loose_starts(seed) if recipe.rounds else {}) | ({} if learned is None else dict(learned=lambda enc: learned(segmenter, enc)))
-    settings = {k: _usual for k in loose_starts()} | {k: harmless_setting(_tried(segmenter, cache, judges, subject_of, net, recipe, begin), ['three', 'overlap']) for k, begin in starts.items()}
+    settings = {k: _usual for k in loose_starts()} | {k: harmless_setting(_tried(segmenter, cache, judges, subject_of, net, recipe, begin, learned if k == 'learned' else None), ['three', 'starts', 'steps', 'overlap']) for k, begin in starts.items()}
     header = dict(method='scorer', targets=[1], settings=settings, without_target=len(cases) - len(names), network=recipe.network, width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=names),
                   validation=dict(loss=min(losses), r=float(np.corrcoef(predict_dice(net, valid), valid.dice)[0, 1]), masks=len(valid)))
     save_model(out, net.state_dict(), header, segmenter)
     for state in states: state.unlink(missing_ok=True)
     return header
 
-_usual, _still = dict(margin=safe.margin, three=False, overlap=safe.overlap), dict(margin=1., three=False, overlap=safe.overlap)
+_usual = dict(margin=safe.margin, three=False, starts=1, steps=50, overlap=safe.overlap)
+_still = _usual | dict(margin=1.)
 overlaps = (safe.overlap, .8) # required IoU with the first mask, of which validation subjects choose [ours]
 
-def _tried(segmenter, cache, cases, subject_of, net, recipe, begin):
-    "What an evolution from a start gains in score and in Dice, with all safeguards but the margin: a line for each prompt and way."
+def _ways(prompts):
+    "Three masks or one, starts, steps: three masks answer to the ambiguity of a point; the answers to an embedding can be fed back, and then it need not move."
+    yield from ((three, 1, 50) for three in (False, True)[:1 + (prompts.points is not None)])
+    if prompts.sparse is not None: yield from ((False, 3, steps) for steps in (0, 16))
+
+def _tried(segmenter, cache, cases, subject_of, net, recipe, begin, learned=None):
+    "What an evolution from a start gains in score and in Dice, with all safeguards but the margin: a line for each prompt and way; what a generator learned are alternatives."
     rows = []
     for e in (Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in cases):
-        prompts, before = begin([e]).to_frame([e.frames], 'input').to(segmenter.device), None
+        given, score, before = begin([e]), score_cases(net, segmenter, cache.prep)([e]), None
         dice = lambda logits: np.array([dice_score(m, e.case.labels > 0) for m in answer_masks(e.frames, logits[0])])
-        for three in (False, True)[:1 + (prompts.points is not None)]: # three masks answer to the ambiguity of a point
-            with mixed_precision(recipe.precision, segmenter.device): ways = evolve_prompt(segmenter, e.embedding, prompts, score_cases(net, segmenter, cache.prep)([e]), limits=torch.tensor([e.frames.resized[::-1]]), guard={o: replace(safe, margin=0., overlap=o) for o in overlaps}, multimask=three)
+        for three, starts, steps in _ways(given):
+            prompts = (given if starts == 1 else FedBack(learned, starts - 1)(segmenter, [e])).to_frame([e.frames], 'input').to(segmenter.device)
+            with mixed_precision(recipe.precision, segmenter.device): ways = evolve_prompt(segmenter, e.embedding, prompts, score, steps, limits=torch.tensor([e.frames.resized[::-1]]), guard={o: replace(safe, margin=0., overlap=o) for o in overlaps}, multimask=three)
+            groups = [[p] for p in range(prompts.shape[1])] if learned is None else [range(prompts.shape[1])]
             for o, done in ways.items():
-                alone = dice(done.first); before = alone if before is None else before
-                rows.append(pd.DataFrame(dict(subject=subject_of[e.case.name], three=three, overlap=o, before=before, alone=alone, after=dice(done.logits), gain=(done.chosen - done.scores[0])[0].float().cpu())))
+                still, moved = (done.pick(groups, replace(safe, margin=m, overlap=o), [len(g)//starts for g in groups]) for m in (torch.inf, 0.))
+                alone = dice(still.logits); before = alone if before is None else before
+                rows.append(pd.DataFrame(dict(subject=subject_of[e.case.name], three=three, starts=starts, steps=steps, overlap=o, before=before, alone=alone, after=dice(moved.logits), gain=moved.gain[0].float().cpu())))
     return pd.concat(rows)
 
 def _passed(segmenter, cache, cases, net, seed, recipe):
@@ -275,7 +284,8 @@ def evolved_by(
     margin:float|None=None, # gain in score that a change takes; None: as validation subjects chose
 ) -> PromptGenerator: # the same generator where nothing is to be moved or chosen
     "Follow a generator by what a scorer was found good for."
-    net = load_scorer(path, segmenter, prep); s = net.settings.get(kind, _still)
+    net = load_scorer(path, segmenter, prep); s = _still | net.settings.get(kind, {})
     three, margin = s['three'] if masks is None else masks == 3, s['margin'] if margin is None else margin
     if margin >= 1 and not three: return generator
-    return EvolvedPrompts(generator, score_cases(net, segmenter, prep), 50 if margin < 1 else 0, replace(safe, margin=margin, overlap=s['overlap']), three)
+    if margin < 1 and s['starts'] > 1: generator = FedBack(generator, s['starts'] - 1)
+    return EvolvedPrompts(generator, score_cases(net, segmenter, prep), s['steps'] if margin < 1 else 0, replace(safe, margin=margin, overlap=s['overlap']), three)

@@ -167,8 +167,8 @@ class Evolution:
         gain, masks = self.chosen[:, group] - self.scores[0].gather(1, home[:, None]), self.logits[:, group] > 0
         origin = (self.first.gather(1, home[:, None, None, None].expand(-1, 1, *masks.shape[-2:])) > 0).expand_as(masks)
         allowed = replace(guard, inside=0.).allowed(self.prompts, masks, origin, 1.) | ({'margin': gain > guard.margin} if guard.margin else {})
-        best = gain.masked_fill(~torch.stack([gain > 0, *allowed.values()]).all(0), -torch.inf); keep = best.amax(1) > 0
-        return torch.where(keep, group[best.argmax(1)], home), keep, {k: ((gain > 0) & ~ok).any(1) for k, ok in allowed.items()}
+        most, best = gain.masked_fill(~torch.stack([gain > 0, *allowed.values()]).all(0), 0.).max(1); keep = most > 0
+        return torch.where(keep, group[best], home), keep, {k: ((gain > most[:, None]) & ~ok).any(1) for k, ok in allowed.items()}
 
 def _finished(track):
     "Gains under the margin are not taken."
@@ -275,7 +275,7 @@ def point_map(
     return torch.cat([score(l[:, :, 0], i[:, :, 0]) for l, i in outs], -1).unflatten(-1, (len(y), len(x))).squeeze(-3).cpu(), x, y
 
 # %% ../../nbs/34a_prompts.evolve.ipynb #d1bfb946
-class EvolvedPrompts(PromptGenerator):
+class EvolvedPrompts(FollowingPrompts):
     "Prompts of another generator, moved uphill."
     def __init__(self,
         generator:PromptGenerator,
@@ -289,11 +289,6 @@ class EvolvedPrompts(PromptGenerator):
 
     @property
     def targets(self): return tuple(dict.fromkeys(self.generator.targets)) if self.generator.choose else self.generator.targets
-    @property
-    def all_targets(self): return self.generator.all_targets
-    def check(self, names): self.generator.check(names)
-    def check_case(self, case): self.generator.check_case(case)
-
     def __call__(self, segmenter, encoded):
         prompts = self.generator(segmenter, encoded)
         if prompts is None: return None

@@ -1820,6 +1820,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'medsam_prompts.results.read_rows': ('results.html#read_rows', 'medsam_prompts/results.py'),
                                         'medsam_prompts.results.summarise': ('results.html#summarise', 'medsam_prompts/results.py'),
                                         'medsam_prompts.results.surest': ('results.html#surest', 'medsam_prompts/results.py'),
+                                        'medsam_prompts.results.with_earlier': ('results.html#with_earlier', 'medsam_prompts/results.py'),
                                         'medsam_prompts.results.write_rows': ('results.html#write_rows', 'medsam_prompts/results.py')},
             'medsam_prompts.scorer': { 'medsam_prompts.scorer.EmbeddingRegressor': ( 'scorer.html#embeddingregressor',
                                                                                      'medsam_prompts/scorer.py'),

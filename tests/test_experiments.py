@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from medsam_prompts.results import write_rows
-from medsam_prompts.workflow import _sources
+from medsam_prompts.core import experiments_folder
+from medsam_prompts.workflow import _sources, declaration
 
 hard = np.random.default_rng(0).normal(.8, .05, 12)
 
@@ -21,9 +22,9 @@ def run(folder, task, method, dice, shots=10, changes='', subset=0, fit_seconds=
     return str(path)
 
 
-def execute(name, runs, out):
+def execute(name, runs, out, **given):
     matplotlib.use('Agg')
-    exec(_sources(name)[1], dict(runs=runs, out=str(out)))
+    exec(_sources(name)[1], {**declaration(name)[0], **given, 'runs': runs, 'out': str(out)})
     matplotlib.pyplot.close('all')
     return {p.name for p in out.iterdir() if p.is_file()}
 
@@ -110,6 +111,10 @@ def test_evolution(tmp_path):
     forms = pd.read_csv(tmp_path/'scorers.csv').set_index(['task', 'scorer'])
     assert forms.unseen.tolist() == pytest.approx([1, -1, -1]*2) and forms.change.tolist() == pytest.approx([.06, .06, .03, -.01, -.01, -.005])
     assert page.count('class=oracle') == 14 and 'evolved on the true Dice†' in page
+    both = tmp_path/'both'; both.mkdir(); execute('evolve_table', runs, both, earlier='real'); own = ['hc18', 'phantom_head']
+    t, old = pd.read_csv(both/'table.csv'), pd.read_csv(experiments_folder()/'results/real/evolve_table/table.csv')
+    assert t[(t.task == 'hc18') & (t.backbone == 'mobile_sam')].way.tolist() == pd.read_csv(tmp_path/'table.csv').query('task == "hc18"').way.tolist()
+    assert len(t[~t.task.isin(own)]) == len(old[~old.task.isin(own)]) and set(pd.read_csv(both/'claims.csv').task) == {'phantom_head', 'hc18', 'cxr_left_lung', 'busi'}
     assert {'figure.png', 'figure.csv'} <= execute('evolve_fig4', runs, tmp_path)
     assert pd.read_csv(tmp_path/'figure.csv').r.tolist() == pytest.approx([1, 1, -1]*2)
 
@@ -123,6 +128,7 @@ def preferred(folder, task, subset, ranking, free, share='rest', fraction=.1):
             ('agree', free, 9, 'agreement', .7), ('predicted', free - .1, 9, 'predicted iou', .4), ('noise 30%', ranking - .01, 9, 'iou, 30% errors', .3)]
     write_rows(path/'rows.csv', [dict(**fixed, way=w, labelled=1, rated=n, annotator=a, best=best, case=f'c{i}', dice=h + d, fit_seconds=1.) for w, d, n, a, best in ways for i, h in enumerate(hard)])
     write_rows(path/'log.csv', [dict(**fixed, way='labelled part', epoch=0, dice=.5)] + [dict(**fixed, way='ranking', epoch=1, margin=1., told=.5, differing=.1, changed=.2, drift=3., dice=.6)])
+    write_rows(path/'knows.csv', [dict(**fixed, annotator=a, candidates='thresholds', images=9, pairs=p + .1*subset, best=0.) for a, p in (('iou', 1.), ('agreement', .4))])
     return str(path)
 
 
@@ -135,6 +141,7 @@ def test_preference(tmp_path):
     assert t.runs['busi', 'ranking'] == 2 and t.difference_low['busi', 'ranking'] == pytest.approx(.1)
     c = pd.read_csv(tmp_path/'choice.csv').set_index(['task', 'way'])
     assert c.kept['busi', 'no truth, chosen'] == pytest.approx(.5) and c.difference['busi', 'rated, chosen'] == pytest.approx(.1) and math.isnan(c.kept['hc18', 'no truth, chosen'])
+    assert pd.read_csv(tmp_path/'knows.csv').set_index(['task', 'annotator']).pairs['busi', 'agreement'] == pytest.approx(.45)
     assert 'ranking‡' in (tmp_path/'table.html').read_text() and '57.4' in (tmp_path/'table_20.html').read_text()
     assert {'growth.png'} <= execute('prefer_growth', [preferred(tmp_path, 'busi', 0, g, -.2, s) for s, g in ((.1, -.15), (.4, -.05))], tmp_path)
     t = pd.read_csv(tmp_path/'table.csv').query('way == "ranking"')

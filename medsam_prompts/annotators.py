@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['candidate_makers', 'annotators', 'one_answer', 'PromptedSet', 'lowres_mask', 'prompted_set', 'Shown', 'shown_cases',
-           'jitter_prompts', 'jittered_answers', 'register_candidates', 'make_candidates', 'Annotator', 'mask_iou',
-           'TrueIoU', 'Noisy', 'Ratings', 'PredictedIoU', 'Agreement', 'Scored', 'AnotherModel', 'named_annotator']
+           'jitter_prompts', 'jittered_answers', 'fed_back_answers', 'evolved_answers', 'register_candidates',
+           'make_candidates', 'Annotator', 'mask_iou', 'TrueIoU', 'Noisy', 'Ratings', 'PredictedIoU', 'Agreement',
+           'Scored', 'AnotherModel', 'named_annotator']
 
 # %% ../nbs/51_annotators.ipynb #d755f494
 import csv
@@ -26,6 +27,7 @@ from .prompts.core import *
 from .backbones.core import *
 from .embeddings import *
 from .prompts.generators import *
+from .prompts.evolve import *
 from .losses.preference import *
 
 # %% ../nbs/51_annotators.ipynb #d82a716d
@@ -157,6 +159,31 @@ def jittered_answers(
     split = replace(moved, **{k: v.unflatten(1, (n, -1))[0] for k, v in moved._given().items()})
     return one_answer(shown.segmenter, shown.encoded.embedding.expand(n, -1, -1, -1), split, shown.choose)[:, 0].cpu()
 
+# %% ../nbs/51_annotators.ipynb #ff7fbcb4
+@torch.no_grad()
+def fed_back_answers(
+    shown:Shown,
+    times:int=2, # answers, each to the box around the one before
+) -> Tensor: # (times,l,l) logits
+    "Answers to answers."
+    prompts, emb, out = shown.prompts, shown.encoded.embedding, []
+    for _ in range(times):
+        prompts = answer_boxes(shown.segmenter, emb, prompts, torch.tensor([shown.encoded.frames.resized[::-1]]))
+        out.append(one_answer(shown.segmenter, emb, prompts, shown.choose)[0, 0])
+    return torch.stack(out).cpu()
+
+# %% ../nbs/51_annotators.ipynb #9dee3537
+def evolved_answers(
+    score_for:Callable, # list of `Encoded` -> score, as `EvolvedPrompts` takes it
+    steps:int=20,
+) -> Callable: # `Shown` -> (1,l,l) logits, for `register_candidates`
+    "What the prompt answers after it was moved."
+    def make(shown):
+        enc, seg = shown.encoded, shown.segmenter
+        done = evolve_prompt(seg, enc.embedding, shown.prompts, score_for([enc]), steps, guard=safe, limits=torch.tensor([enc.frames.resized[::-1]]))
+        return (done.pick() if shown.choose else done).logits[0].amax(0, keepdim=True).cpu()
+    return make
+
 # %% ../nbs/51_annotators.ipynb #35bc6c18
 candidate_makers = {}
 
@@ -170,6 +197,7 @@ def register_candidates(
 register_candidates('thresholds', lambda shown: threshold_candidates(shown.logits[None, None])[0]) # [paper]
 register_candidates('multimask', lambda shown: one_answer(shown.segmenter, shown.encoded.embedding, shown.prompts, shown.choose, True)[0].cpu())
 register_candidates('jitter', jittered_answers)
+register_candidates('fed back', fed_back_answers)
 
 @torch.no_grad()
 def make_candidates(

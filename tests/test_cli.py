@@ -138,7 +138,7 @@ def test_scorer_and_evolution(cli, folder, tmp_path):
     assert done.returncode == 2 and 'Give --evolve SCORER too' in done.stderr, done.stderr
     done = cli('train', 'scorer', *data, '--epochs', 1, '--model', model, '--out', tmp_path/'tried.safetensors', '--quiet') # brings its backbone
     with safe_open(tmp_path/'tried.safetensors', 'pt') as f: header = json.loads(f.metadata()['medsam_prompts'])
-    assert header['backbone'] == 'sam_toy' and header['settings']['learned']['margin'] == 1 and header['settings']['points'] == dict(margin=.01, three=False, overlap=.3) and 'will move none of: learned' in done.stderr and 'points: one mask, moved for a gain of more than 0.01' in done.stdout
+    assert header['backbone'] == 'sam_toy' and header['settings']['learned']['margin'] == 1 and header['settings']['points'] == dict(margin=.01, three=False, starts=1, steps=50, overlap=.3) and 'will move none of: learned' in done.stderr and 'points: one mask, moved for a gain of more than 0.01' in done.stdout
     done = cli('train', 'weak', *data, '--recipe', 'teacher', '--members', 2, '--out', tmp_path/'no', *toy)
     assert done.returncode == 2 and 'looks at all modules at once' in done.stderr and done.stderr.strip().count('\n') == 0, done.stderr
     for wrong, says in [(('--model', scorer), 'makes no prompts'), (('--model', model, '--evolve', model), 'judges no masks'), (('--points', tmp_path/'points.csv', '--evolve', scorer), 'trained on sam_toy')]:

@@ -29,6 +29,13 @@ def execute(name, runs, out, **given):
     return {p.name for p in out.iterdir() if p.is_file()}
 
 
+@pytest.mark.parametrize('name', sorted(p.stem for p in experiments_folder().glob('*.ipynb')))
+def test_no_parameter_is_hidden(name):
+    "The package is imported after the parameters are set."
+    import medsam_prompts.all as everything
+    assert not {*declaration(name)[0], 'outputs'} & set(vars(everything))
+
+
 def test_ablation(tmp_path):
     runs = [run(tmp_path, t, 'weak', d, changes=c) for t in ('hc18', 'phantom_head') for c, d in [('epochs 50', 0), ('epochs 50, tight_weight 0', -.03), ('epochs 50, jitter 0.1', .01)]]
     made = execute('weak_ablation', runs + [run(tmp_path, 'hc18', 'weak_ours', .02)], tmp_path)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
            'set_seed', 'pick_device', 'has_bfloat16', 'keep_freed_memory', 'versions', 'experiments_folder',
-           'set_quiet', 'progress']
+           'set_quiet', 'progress', 'say']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
-import ctypes, hashlib, json, os, random, re
+import ctypes, hashlib, json, os, random, re, sys
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from functools import lru_cache
@@ -163,12 +163,13 @@ def experiments_folder() -> Path:
     return next(p for p in (package/'experiments', package.parent/'nbs/experiments') if p.is_dir())
 
 # %% ../nbs/00_core.ipynb #60987501
-_quiet = False
+_quiet, _said = False, set()
 
 def set_quiet(quiet:bool=True):
-    "Switch every progress bar off (or on again)."
+    "Switch every progress bar off (or on again); a new command says everything again."
     global _quiet
     _quiet = quiet
+    _said.clear()
 
 def progress(
     items, # what to go through
@@ -177,3 +178,14 @@ def progress(
     "Go through `items` behind a progress bar on stderr."
     from tqdm import tqdm
     return tqdm(items, desc=desc, disable=_quiet or None, leave=False)
+
+# %% ../nbs/00_core.ipynb #1617136b
+def say(
+    text:str, # one line: what it is about, and what was done
+):
+    "Tell the user something on stderr, once in a command."
+    line = ' '.join(str(text).split())
+    if line in _said: return
+    _said.add(line)
+    from tqdm import tqdm
+    tqdm.write(f'medsam-prompts: {line}', file=sys.stderr)

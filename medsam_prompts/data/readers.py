@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['nifti_suffixes', 'itk_suffixes', 'picture_suffixes', 'image_suffixes', 'window_modes', 'Case', 'Geometry', 'pages',
-           'stem', 'read_case', 'read_labels', 'write_mask', 'list_images']
+           'stem', 'read_case', 'read_labels', 'write_mask', 'list_images', 'left_out']
 
 # %% ../../nbs/10_data.readers.ipynb #45c077c2
-import re
+import re, unicodedata
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -249,8 +249,8 @@ image_suffixes = picture_suffixes + nifti_suffixes + itk_suffixes + ('.dcm',)
 def stem(
     path, # file or folder
 ) -> str:
-    "Name without folder and type: `a/b.nii.gz` is `b`."
-    name = Path(path).name
+    "Name without folder and type, umlauts composed: `a/b.nii.gz` and `C:\\a\\b.nii.gz` are `b`."
+    name = unicodedata.normalize('NFC', re.split(r'[\\/]', str(path).rstrip('\\/'))[-1])
     return next((name[:-len(s)] for s in sorted(image_suffixes, key=len, reverse=True) if name.lower().endswith(s)), name)
 
 # %% ../../nbs/10_data.readers.ipynb #d5896811
@@ -380,3 +380,14 @@ def _is_one_series(files):
     "Whether these are the slices of one DICOM volume."
     if len(files) < 2 or any(p.suffix.lower() != '.dcm' for p in files): return False
     return len({str(_dicom_header(p).get('SeriesInstanceUID', p)) for p in files}) == 1
+
+# %% ../../nbs/10_data.readers.ipynb #a6076459
+def left_out(
+    folder, # as `list_images` takes it
+) -> dict: # file name -> why it is not read
+    "What lies in `folder` and is no image; hidden files do not count."
+    return {p.name: _why_not(p) for p in sorted(Path(folder).iterdir()) if not p.name.startswith('.') and _why_not(p)}
+
+def _why_not(path):
+    if path.is_symlink() and not path.exists(): return 'a link that leads nowhere'
+    if path.is_file() and not path.name.lower().endswith(image_suffixes): return 'this type of file is not read'

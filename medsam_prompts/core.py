@@ -234,6 +234,7 @@ class Progress:
     def __init__(self,
         desc:str='', # what is being done
         total:int|None=None, # pieces of work; None: nobody knows
+        lines:bool=True, # False: a bar alone
     ):
         from tqdm import tqdm
         store_attr()
@@ -248,7 +249,7 @@ class Progress:
         self.done += 1
         if facts: self.bar.set_postfix(facts, refresh=False)
         self.bar.update()
-        if self.bar.disable and self.total: _say_how_far(self)
+        if self.bar.disable and self.total and self.lines: _say_how_far(self)
     def close(self): self.bar.close()
 
 # %% ../nbs/00_core.ipynb #ca003e92

@@ -157,7 +157,7 @@ def teacher_masks(
 ) -> Tensor: # (n,M,size,size) probabilities, 0 for a target without a box
     "The backbone's answer to the training boxes; several boxes of a target are united."
     out = torch.full((*boxes.shape[:2], size, size), -1e4)
-    for emb, per, o in zip(embeddings, boxes, out):
+    for emb, per, o in zip(progress(embeddings, 'teacher masks'), boxes, out):
         for m, b in enumerate(per[~p] for per, p in zip(per, per.isnan().any(-1))):
             if len(b): o[m] = _answer(segmenter, emb, b, size)
     return out.sigmoid()

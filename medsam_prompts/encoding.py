@@ -137,6 +137,7 @@ def fastest_options(
         if agreement(segmenter, encoder) >= enough: return options
     return EncodeOptions()
 
+# %% ../nbs/25_encoding.ipynb #ba254f9d
 def agreement(
     segmenter:Segmenter,
     encoder:FastEncoder,

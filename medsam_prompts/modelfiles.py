@@ -9,6 +9,7 @@ __all__ = ['save_model', 'read_model', 'check_backbone']
 import json
 from pathlib import Path
 
+import torch
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 
@@ -24,10 +25,15 @@ def save_model(
     segmenter:Segmenter, # the backbone it was trained on
 ) -> Path:
     "Write a model file in one step."
-    full = {**header, 'backbone': segmenter.name, 'backbone_sha256': segmenter.weights_sha256, 'package_version': medsam_prompts.__version__}
-    with atomic_path(path) as tmp:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, tmp, {'medsam_prompts': json.dumps(full, sort_keys=True)})
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    of = dict(backbone=segmenter.name, backbone_sha256=segmenter.weights_sha256, package_version=medsam_prompts.__version__)
+    full = {**header, **of, 'tensors_sha256': _content(tensors)}
+    with atomic_path(path) as tmp: save_file(tensors, tmp, {'medsam_prompts': json.dumps(full, sort_keys=True)})
     return Path(path)
+
+def _content(tensors):
+    "What names the numbers of a file, whatever their type."
+    return fingerprint(*(part for k, v in sorted(tensors.items()) for part in (k, str(v.dtype), list(v.shape), v.flatten().view(torch.uint8))))
 
 # %% ../nbs/26_modelfiles.ipynb #2d3414cb
 def read_model(
@@ -43,6 +49,7 @@ def read_model(
     except ValueError: header = None
     lost = [k for k in ('method', 'backbone', 'backbone_sha256') if not isinstance(header, dict) or k not in header]
     if lost: raise InputError(path, f'its medsam_prompts header is missing or names no {lost[0]}', remedy)
+    if header.get('tensors_sha256', _content(state)) != _content(state): raise InputError(path, 'its numbers are not those that were saved', 'Copy the file again')
     return header, state
 
 # %% ../nbs/26_modelfiles.ipynb #18d85c7f

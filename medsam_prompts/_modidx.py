@@ -781,6 +781,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'medsam_prompts/codeprint.py')},
             'medsam_prompts.core': { 'medsam_prompts.core.InputError': ('core.html#inputerror', 'medsam_prompts/core.py'),
                                      'medsam_prompts.core.InputError.__init__': ('core.html#inputerror.__init__', 'medsam_prompts/core.py'),
+                                     'medsam_prompts.core.InputError.__str__': ('core.html#inputerror.__str__', 'medsam_prompts/core.py'),
                                      'medsam_prompts.core.Progress': ('core.html#progress', 'medsam_prompts/core.py'),
                                      'medsam_prompts.core.Progress.__init__': ('core.html#progress.__init__', 'medsam_prompts/core.py'),
                                      'medsam_prompts.core.Progress.close': ('core.html#progress.close', 'medsam_prompts/core.py'),

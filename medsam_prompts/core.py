@@ -27,7 +27,8 @@ class InputError(Exception):
         remedy:str, # what the user can do
     ):
         store_attr()
-        super().__init__(' '.join(f'{source}: {problem}. {remedy}.'.split()))
+        super().__init__(source, problem, remedy)
+    def __str__(self): return ' '.join(f'{self.source}: {self.problem}. {self.remedy}.'.split())
 
 # %% ../nbs/00_core.ipynb #86114761
 def _home():

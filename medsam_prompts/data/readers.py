@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['image_suffixes', 'stem', 'read_case', 'read_labels', 'write_mask', 'left_out', 'list_images', 'Case', 'Geometry',
            'window_modes', 'ct_windows', 'few_levels', 'grey_levels', 'limits', 'in_hounsfield', 'picture_suffixes',
-           'nifti_suffixes', 'itk_suffixes', 'pages', 'Series', 'ask_inverted', 'one_channel']
+           'nifti_suffixes', 'itk_suffixes', 'pages', 'Source', 'ask_inverted', 'one_channel']
 
-# %% ../../nbs/10_data.readers.ipynb #608e9d45
+# %% ../../nbs/10_data.readers.ipynb #ff6f1b18
 import os, re, unicodedata
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from .volumefiles import *
 from .dicom import *
 from .masks import *
 
-# %% ../../nbs/10_data.readers.ipynb #a872f576
+# %% ../../nbs/10_data.readers.ipynb #20abf50c
 _all_ = ['Case', 'Geometry', 'window_modes', 'ct_windows', 'few_levels', 'grey_levels', 'limits', 'in_hounsfield', 'picture_suffixes', 'nifti_suffixes',
-         'itk_suffixes', 'pages', 'Series', 'ask_inverted', 'one_channel']
+         'itk_suffixes', 'pages', 'Source', 'ask_inverted', 'one_channel']
 
-# %% ../../nbs/10_data.readers.ipynb #46e8c151
+# %% ../../nbs/10_data.readers.ipynb #8dd01c30
 image_suffixes = picture_suffixes + nifti_suffixes + itk_suffixes + dicom_suffixes
 
 def stem(
@@ -34,10 +34,10 @@ def stem(
     name = unicodedata.normalize('NFC', re.split(r'[\\/]', str(path).rstrip('\\/'))[-1])
     return next((name[:-len(s)] for s in sorted(image_suffixes, key=len, reverse=True) if name.lower().endswith(s)), name)
 
-# %% ../../nbs/10_data.readers.ipynb #5f0f3276
+# %% ../../nbs/10_data.readers.ipynb #6de3e764
 def _read_pixels(path):
     "Pixels as in the file, geometry or None, and header facts."
-    if isinstance(path, Series): return read_series(path)
+    if isinstance(path, Source) and path.files: return read_series(path)
     path, name = Path(path), Path(path).name.lower()
     if path.is_dir(): return read_series(_only_volume(path))
     if not path.is_file(): raise InputError(path, 'there is no such file', 'Check the path')
@@ -51,24 +51,22 @@ def _read_pixels(path):
 def _only_volume(folder):
     "The one volume of a folder of slices."
     found, why = _dicom_below(folder, folder.name)
-    volumes = [s for s in found.values() if isinstance(s, Series)]
+    volumes = [s for s in found.values() if isinstance(s, Source)]
     if len(volumes) == 1: return volumes[0]
     what = ', '.join(f'{n}: {w}' for n, w in list(why.items())[:3])
     raise InputError(folder, f'the folder holds {len(volumes)} DICOM volumes and {len(found) - len(volumes)} pictures' + f' ({what})'*bool(what), 'Name one of its files, or give each series a folder of its own')
 
-# %% ../../nbs/10_data.readers.ipynb #286e7107
+# %% ../../nbs/10_data.readers.ipynb #941da353
 def read_case(
     path, # picture, NIfTI, MHD, NRRD or DICOM file, a folder of DICOM slices, or what `list_images` names
     mask=None, # file with the labels of the same grid
     subject:str|None=None, # patient; default: the header's, else the stem
 ) -> Case:
     "Read an image and, where given, its labels."
-    series = path if isinstance(path, Series) else None
-    path = Path(path)
-    voxels, geo, facts = _read_pixels(series or path)
+    voxels, geo, facts = _read_pixels(path)
+    name, path = path.name if isinstance(path, Source) else stem(path), Path(path)
     facts = {**facts, **({'subject': subject} if subject else {})}
     if voxels.dtype.kind == 'f': voxels = _finite(voxels)
-    name = series.name if series else stem(path)
     if geo is None: case = Case(voxels, name, 'yx' if voxels.ndim == 2 else 'yxc', path=path, **facts)
     else: case = Case(geo.to_display(voxels), name, 'zyx', path=path, geometry=geo, **{'spacing_mm': None if pages(path) else geo.spacing_mm, **facts})
     if mask is not None: case.labels = read_labels(mask, case)
@@ -81,7 +79,7 @@ def _finite(a):
     low, high = (a[there].min(), a[there].max()) if there.any() else (0, 0)
     return np.nan_to_num(a, nan=0, posinf=high, neginf=low)
 
-# %% ../../nbs/10_data.readers.ipynb #6eeb28c0
+# %% ../../nbs/10_data.readers.ipynb #21590fb0
 def read_labels(
     path, # mask file
     case:Case|None=None, # the image it belongs to; its grid is enforced
@@ -102,12 +100,12 @@ def _size(a): return ' x '.join(map(str, a.shape[::-1]))
 
 def _mask_pixels(path):
     "Values of a mask as in the file, and their geometry; of a picture with a palette the indices."
-    if not isinstance(path, Series) and str(path).lower().endswith(picture_suffixes) and Path(path).is_file() and pages(path) < 2: return mask_picture(path), None
+    if str(path).lower().endswith(picture_suffixes) and Path(path).is_file() and pages(path) < 2: return mask_picture(path), None
     a, geo, _ = _read_pixels(path)
     if geo is None and a.ndim == 3: raise InputError(path, 'the mask is a colour picture', 'Save it with one channel: 0 background, 255 or label values')
     return a, geo
 
-# %% ../../nbs/10_data.readers.ipynb #47f7f0cf
+# %% ../../nbs/10_data.readers.ipynb #9fd12e8e
 def write_mask(
     folder, # where to
     case:Case, # the case that was segmented
@@ -134,7 +132,7 @@ def _mask_header(header):
     header['cal_max'] = header['cal_min'] = 0
     return header
 
-# %% ../../nbs/10_data.readers.ipynb #50bc7ee3
+# %% ../../nbs/10_data.readers.ipynb #64704481
 _litter = {'thumbs.db', 'desktop.ini', '__macosx', 'lost+found', '@eadir', 'ehthumbs.db', 'dicomdir', 'lockfile', 'version'}
 _companions = ('.raw', '.zraw', '.img', '.img.gz', '.raw.gz', '.csv', '.json', '.txt', '.md', '.yaml', '.yml', '.xlsx', '.pdf', '.bval', '.bvec', '.html', '.zip', '.log')
 
@@ -150,15 +148,20 @@ def _folders(folder, without):
         below[:] = sorted(b for b in below if not _hidden(here/b))
         yield here, sorted(here/f for f in files if not _hidden(here/f))
 
+def _named(folder, here, name, path, alone):
+    "A file and the name of its case: where it lies below, its folders in front."
+    full = name if here == folder or alone else _joined(folder, here, name)
+    return full, path if full == stem(path) else Source(full, path)
+
 def _joined(folder, here, name):
     "Name of a file below a folder: its folders in front."
     return '_'.join([*(unicodedata.normalize('NFC', p) for p in here.relative_to(folder).parts), name])
 
-# %% ../../nbs/10_data.readers.ipynb #9a3d0571
-def _dicom_below(here, name, files=None):
+# %% ../../nbs/10_data.readers.ipynb #03fca603
+def _dicom_below(here, name, files=None, alone=None):
     "Cases of the DICOM files of one folder, and why the rest is none."
     files = [p for p in files or sorted(here.iterdir()) if p.is_file() and not _hidden(p) and not _plain(p) and is_dicom(p)]
-    return dicom_cases(files, here, name) if files else ({}, {})
+    return dicom_cases(files, here, name, alone) if files else ({}, {})
 
 def _plain(p): return p.name.lower().endswith(picture_suffixes + nifti_suffixes + itk_suffixes)
 
@@ -167,9 +170,9 @@ def _why_not(p):
     if p.is_symlink() and not p.exists(): return 'a link that leads nowhere'
     return None if p.name.lower().endswith(_companions) else 'this type of file is not read'
 
-# %% ../../nbs/10_data.readers.ipynb #8115aeba
+# %% ../../nbs/10_data.readers.ipynb #231406da
 def _found(folder, without=None):
-    "name -> path or `Series`, and file or folder name -> why it is no case of its own."
+    "name -> path or `Source`, and file or folder name -> why it is no case of its own."
     folder, without = Path(folder).absolute(), without and Path(without).resolve()
     if not folder.is_dir(): raise InputError(folder, 'there is no such folder' if not folder.exists() else 'this is a file, not a folder', 'Check the path')
     cases, why = [], {}
@@ -177,14 +180,15 @@ def _found(folder, without=None):
         top = here == folder
         name = folder.name if top else _joined(folder, here.parent, here.name)
         plain = [p for p in files if _plain(p) and p.exists()]
-        dicom, more = _dicom_below(here, name, [p for p in files if p not in set(plain)])
-        cases += [(_joined(folder, here, stem(p)), p) for p in plain]
-        cases += [(n if top or isinstance(s, Series) or n == name else _joined(folder, here, n), s) for n, s in dicom.items()]
-        read = {p.name for p in plain} | {s.name for s in dicom.values() if not isinstance(s, Series)} | set(more)
+        dicom, more = _dicom_below(here, name, [p for p in files if p not in set(plain)], None if top else name)
+        pictures = {n: s for n, s in dicom.items() if not isinstance(s, Source)}
+        cases += [(n, s) for n, s in dicom.items() if isinstance(s, Source)]
+        cases += [_named(folder, here, n, p, alone=n == name) for n, p in [*((stem(p), p) for p in plain), *pictures.items()]]
+        read = {p.name for p in (*plain, *pictures.values())} | set(more)
         why.update(more, **{p.name: w for p in files if p.name not in read and (w := _why_not(p))})
     return cases, why
 
-# %% ../../nbs/10_data.readers.ipynb #ecde96a8
+# %% ../../nbs/10_data.readers.ipynb #80ce6a8f
 def left_out(
     folder, # as `list_images` takes it
 ) -> dict: # file or folder name -> why it is no case of its own: not read, or a part of another
@@ -194,7 +198,7 @@ def left_out(
 def list_images(
     folder, # images, volumes, DICOM slices, and folders of these
     without=None, # a folder that does not count although it lies below: of masks, of results
-) -> dict: # name -> path or `Series`, for `read_case`, sorted
+) -> dict: # name -> path or `Source`, for `read_case`, sorted
     "Everything in `folder` that `read_case` reads; two images of one name are refused, what is left out is said."
     found, why = _found(folder, without)
     lost = {n: w for n, w in why.items() if not w.startswith(('it is a slice', 'the folder holds', 'each position'))}

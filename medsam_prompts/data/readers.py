@@ -7,7 +7,7 @@ __all__ = ['image_suffixes', 'stem', 'read_case', 'read_labels', 'write_mask', '
            'window_modes', 'ct_windows', 'few_levels', 'grey_levels', 'limits', 'in_hounsfield', 'picture_suffixes',
            'nifti_suffixes', 'itk_suffixes', 'pages', 'Source', 'ask_inverted', 'one_channel']
 
-# %% ../../nbs/10_data.readers.ipynb #ff6f1b18
+# %% ../../nbs/10_data.readers.ipynb #4d17e078
 import os, re, unicodedata
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from .volumefiles import *
 from .dicom import *
 from .masks import *
 
-# %% ../../nbs/10_data.readers.ipynb #20abf50c
+# %% ../../nbs/10_data.readers.ipynb #aa49c018
 _all_ = ['Case', 'Geometry', 'window_modes', 'ct_windows', 'few_levels', 'grey_levels', 'limits', 'in_hounsfield', 'picture_suffixes', 'nifti_suffixes',
          'itk_suffixes', 'pages', 'Source', 'ask_inverted', 'one_channel']
 
-# %% ../../nbs/10_data.readers.ipynb #8dd01c30
+# %% ../../nbs/10_data.readers.ipynb #ba9aedfc
 image_suffixes = picture_suffixes + nifti_suffixes + itk_suffixes + dicom_suffixes
 
 def stem(
@@ -34,7 +34,7 @@ def stem(
     name = unicodedata.normalize('NFC', re.split(r'[\\/]', str(path).rstrip('\\/'))[-1])
     return next((name[:-len(s)] for s in sorted(image_suffixes, key=len, reverse=True) if name.lower().endswith(s)), name)
 
-# %% ../../nbs/10_data.readers.ipynb #6de3e764
+# %% ../../nbs/10_data.readers.ipynb #6fb10454
 def _read_pixels(path):
     "Pixels as in the file, geometry or None, and header facts."
     if isinstance(path, Source) and path.files: return read_series(path)
@@ -56,7 +56,7 @@ def _only_volume(folder):
     what = ', '.join(f'{n}: {w}' for n, w in list(why.items())[:3])
     raise InputError(folder, f'the folder holds {len(volumes)} DICOM volumes and {len(found) - len(volumes)} pictures' + f' ({what})'*bool(what), 'Name one of its files, or give each series a folder of its own')
 
-# %% ../../nbs/10_data.readers.ipynb #941da353
+# %% ../../nbs/10_data.readers.ipynb #29ae195c
 def read_case(
     path, # picture, NIfTI, MHD, NRRD or DICOM file, a folder of DICOM slices, or what `list_images` names
     mask=None, # file with the labels of the same grid
@@ -66,6 +66,7 @@ def read_case(
     voxels, geo, facts = _read_pixels(path)
     name, path = path.name if isinstance(path, Source) else stem(path), Path(path)
     facts = {**facts, **({'subject': subject} if subject else {})}
+    if not voxels.dtype.isnative: voxels = voxels.astype(voxels.dtype.newbyteorder('='))
     if voxels.dtype.kind == 'f': voxels = _finite(voxels)
     if geo is None: case = Case(voxels, name, 'yx' if voxels.ndim == 2 else 'yxc', path=path, **facts)
     else: case = Case(geo.to_display(voxels), name, 'zyx', path=path, geometry=geo, **{'spacing_mm': None if pages(path) else geo.spacing_mm, **facts})
@@ -79,7 +80,7 @@ def _finite(a):
     low, high = (a[there].min(), a[there].max()) if there.any() else (0, 0)
     return np.nan_to_num(a, nan=0, posinf=high, neginf=low)
 
-# %% ../../nbs/10_data.readers.ipynb #21590fb0
+# %% ../../nbs/10_data.readers.ipynb #f9b45a63
 def read_labels(
     path, # mask file
     case:Case|None=None, # the image it belongs to; its grid is enforced
@@ -105,7 +106,7 @@ def _mask_pixels(path):
     if geo is None and a.ndim == 3: raise InputError(path, 'the mask is a colour picture', 'Save it with one channel: 0 background, 255 or label values')
     return a, geo
 
-# %% ../../nbs/10_data.readers.ipynb #9fd12e8e
+# %% ../../nbs/10_data.readers.ipynb #6e798d01
 def write_mask(
     folder, # where to
     case:Case, # the case that was segmented
@@ -132,7 +133,7 @@ def _mask_header(header):
     header['cal_max'] = header['cal_min'] = 0
     return header
 
-# %% ../../nbs/10_data.readers.ipynb #64704481
+# %% ../../nbs/10_data.readers.ipynb #18cf2eee
 _litter = {'thumbs.db', 'desktop.ini', '__macosx', 'lost+found', '@eadir', 'ehthumbs.db', 'dicomdir', 'lockfile', 'version'}
 _companions = ('.raw', '.zraw', '.img', '.img.gz', '.raw.gz', '.csv', '.json', '.txt', '.md', '.yaml', '.yml', '.xlsx', '.pdf', '.bval', '.bvec', '.html', '.zip', '.log')
 
@@ -157,7 +158,7 @@ def _joined(folder, here, name):
     "Name of a file below a folder: its folders in front."
     return '_'.join([*(unicodedata.normalize('NFC', p) for p in here.relative_to(folder).parts), name])
 
-# %% ../../nbs/10_data.readers.ipynb #03fca603
+# %% ../../nbs/10_data.readers.ipynb #850315ad
 def _dicom_below(here, name, files=None, alone=None):
     "Cases of the DICOM files of one folder, and why the rest is none."
     files = [p for p in files or sorted(here.iterdir()) if p.is_file() and not _hidden(p) and not _plain(p) and is_dicom(p)]
@@ -165,12 +166,19 @@ def _dicom_below(here, name, files=None, alone=None):
 
 def _plain(p): return p.name.lower().endswith(picture_suffixes + nifti_suffixes + itk_suffixes)
 
+def _is_text_link(p):
+    "What git on Windows and some copying programs make of a link: its target as text under its name."
+    if not _plain(p) or not p.is_file() or p.stat().st_size > 300: return False
+    text = p.read_bytes()
+    return b'\n' not in text and text.isascii() and text.decode().isprintable() and '.' in text.decode()
+
 def _why_not(p):
     "Why a file is no image; None where it is one, or is nothing that anybody would miss."
     if p.is_symlink() and not p.exists(): return 'a link that leads nowhere'
+    if _is_text_link(p): return 'a link that was copied as text'
     return None if p.name.lower().endswith(_companions) else 'this type of file is not read'
 
-# %% ../../nbs/10_data.readers.ipynb #231406da
+# %% ../../nbs/10_data.readers.ipynb #7f4a6496
 def _found(folder, without=None):
     "name -> path or `Source`, and file or folder name -> why it is no case of its own."
     folder, without = Path(folder).absolute(), without and Path(without).resolve()
@@ -179,7 +187,7 @@ def _found(folder, without=None):
     for here, files in _folders(folder, without):
         top = here == folder
         name = folder.name if top else _joined(folder, here.parent, here.name)
-        plain = [p for p in files if _plain(p) and p.exists()]
+        plain = [p for p in files if _plain(p) and p.exists() and not _is_text_link(p)]
         dicom, more = _dicom_below(here, name, [p for p in files if p not in set(plain)], None if top else name)
         pictures = {n: s for n, s in dicom.items() if not isinstance(s, Source)}
         cases += [(n, s) for n, s in dicom.items() if isinstance(s, Source)]
@@ -188,7 +196,7 @@ def _found(folder, without=None):
         why.update(more, **{p.name: w for p in files if p.name not in read and (w := _why_not(p))})
     return cases, why
 
-# %% ../../nbs/10_data.readers.ipynb #80ce6a8f
+# %% ../../nbs/10_data.readers.ipynb #8860443d
 def left_out(
     folder, # as `list_images` takes it
 ) -> dict: # file or folder name -> why it is no case of its own: not read, or a part of another

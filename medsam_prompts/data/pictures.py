@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['picture_suffixes', 'unreadable', 'opened', 'read_picture', 'one_channel', 'opencv_tiff', 'pages', 'read_pages']
 
-# %% ../../nbs/08a_data.pictures.ipynb #55e3f236
+# %% ../../nbs/08a_data.pictures.ipynb #3170bb04
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from ..core import *
 from .cases import *
 
-# %% ../../nbs/08a_data.pictures.ipynb #56e36600
+# %% ../../nbs/08a_data.pictures.ipynb #2f9e7fa6
 picture_suffixes = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.tif', '.tiff', '.bmp', '.webp', '.jp2')
 
 def unreadable(
@@ -31,7 +31,7 @@ def unreadable(
     why = 'it asks for more memory than there is' if isinstance(e, MemoryError) else why[0][:100] if why else type(e).__name__
     return InputError(path, f'the file is corrupt or cut off ({why})', 'Copy it again, or leave it out')
 
-# %% ../../nbs/08a_data.pictures.ipynb #a76794dc
+# %% ../../nbs/08a_data.pictures.ipynb #ed3a511a
 @contextmanager
 def opened(
     path, # picture
@@ -52,7 +52,7 @@ def _check_size(path, im):
     if claimed > 4000*there + 2**20:
         raise InputError(path, f'the file is corrupt: it claims {im.width} x {im.height} pixels and has {there} bytes', 'Copy it again')
 
-# %% ../../nbs/08a_data.pictures.ipynb #279bb054
+# %% ../../nbs/08a_data.pictures.ipynb #8d649faf
 def read_picture(
     path, # png, jpg, tif, bmp, webp, jp2
 ) -> np.ndarray: # (H,W) or (H,W,3), values as in the file
@@ -72,8 +72,10 @@ def one_channel(
     "Three equal channels as one."
     return a[..., 0] if a.ndim == 3 and (a[..., :1] == a).all() else a
 
-# %% ../../nbs/08a_data.pictures.ipynb #ec91f10b
-def opencv_tiff(path):
+# %% ../../nbs/08a_data.pictures.ipynb #cfa575ba
+def opencv_tiff(
+    path, # any picture
+) -> np.ndarray|None: # (H,W) or (H,W,3) floats; None where it is no TIFF of floats
     "A TIFF of floats as OpenCV reads it."
     import cv2
     if Path(path).suffix.lower() not in ('.tif', '.tiff') or not Path(path).is_file(): return None
@@ -83,7 +85,7 @@ def opencv_tiff(path):
     if a is None or a.dtype.kind != 'f': return None
     return a if a.ndim == 2 else one_channel(a[..., 2::-1])
 
-# %% ../../nbs/08a_data.pictures.ipynb #5d9ce6bb
+# %% ../../nbs/08a_data.pictures.ipynb #b942577c
 def pages(
     path, # file
 ) -> int: # 0 for all but TIFF
@@ -110,7 +112,7 @@ def _channels(im):
     said = re.search(r'SizeC="(\d+)"', text) or re.search(r'^channels=(\d+)', text, re.M)
     return int(said.group(1)) if said else 1
 
-# %% ../../nbs/08a_data.pictures.ipynb #ba294351
+# %% ../../nbs/08a_data.pictures.ipynb #01b286c0
 def read_pages(
     path, # TIFF of several pages
 ) -> tuple: # voxels as in the file, `Geometry`

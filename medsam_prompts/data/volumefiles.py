@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['nifti_suffixes', 'itk_suffixes', 'read_nifti', 'itk_geometry', 'read_itk']
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #68b8b285
+# %% ../../nbs/08b_data.volumefiles.ipynb #95d88f91
 import gzip, re
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..core import *
 from .cases import *
 from .pictures import *
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #23253f60
+# %% ../../nbs/08b_data.volumefiles.ipynb #c4c59bb6
 nifti_suffixes = ('.nii', '.nii.gz', '.hdr', '.hdr.gz')
 itk_suffixes = ('.mhd', '.mha', '.nrrd', '.nhdr')
 
@@ -26,7 +26,7 @@ def _load_nifti(path):
     data = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
     return nib.Nifti1Image.from_bytes(data)
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #7f869cff
+# %% ../../nbs/08b_data.volumefiles.ipynb #c3c3deb3
 def read_nifti(
     path, # .nii, .nii.gz, or the .hdr of a pair
 ) -> tuple: # voxels as in the file, `Geometry`, header facts
@@ -44,7 +44,7 @@ def read_nifti(
     geo = Geometry.from_affine(img.affine, voxels.shape, img.header)
     return voxels, geo, dict(spacing_mm=_nifti_spacing(path, img, geo))
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #f32bf338
+# %% ../../nbs/08b_data.volumefiles.ipynb #626e700b
 def _nifti_spacing(path, img, geo):
     "Voxel size along z, y and x in mm."
     zooms = np.abs(np.asarray(img.header.get_zooms()[:3], float))
@@ -52,13 +52,13 @@ def _nifti_spacing(path, img, geo):
     if np.allclose(zooms, geo.spacing_mm, rtol=.01, atol=1e-3) or not (np.isfinite(zooms) & (zooms > 0)).all(): return geo.spacing_mm
     if not _has_sform(img): return geo.spacing_mm
     size = lambda mm: ' x '.join(f'{v:.3g}' for v in mm[::-1])
-    say(f'sform and qform disagree: voxels of {size(geo.spacing_mm)} mm by the affine (sform), {size(zooms)} mm by pixdim (qform). '
-        'Millimetres are taken from pixdim', path)
+    say('sform and qform disagree about the size of a voxel; millimetres are taken from pixdim (qform)',
+        f'{path} ({size(geo.spacing_mm)} mm by the affine, {size(zooms)} by pixdim)')
     return tuple(map(float, zooms))
 
 def _has_sform(img): return 'sform_code' in img.header and int(img.header['sform_code']) > 0
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #47a227bb
+# %% ../../nbs/08b_data.volumefiles.ipynb #83705d41
 def itk_geometry(
     img, # SimpleITK image of three axes
 ) -> tuple: # voxels (i,j,k), `Geometry`
@@ -70,7 +70,7 @@ def itk_geometry(
     affine[:3, 3] = to_ras @ np.array(img.GetOrigin())
     return sitk.GetArrayFromImage(img).transpose(2, 1, 0), Geometry.from_affine(affine, img.GetSize())
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #519bdbdf
+# %% ../../nbs/08b_data.volumefiles.ipynb #aaecd038
 def read_itk(
     path, # file
 ): # SimpleITK image of three axes, the third of length one for a picture
@@ -90,7 +90,7 @@ def read_itk(
 
 def _own_words(line): return re.sub(r'^.*?ERROR: *', '', re.sub(r'\w+\(0x[0-9a-f]+\): *', '', line))
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #a17d014d
+# %% ../../nbs/08b_data.volumefiles.ipynb #c6532921
 def _check_data_file(path):
     "The header of an MHD names the file of its pixels; say so where that is lost."
     path = Path(path)

@@ -162,9 +162,10 @@ def _embed(a):
 # %% ../nbs/80_cli.ipynb #528c85ed
 def _train_weak(a):
     _watch(a)
-    from medsam_prompts.all import load_segmenter, pick_device, say, train_weak
+    from medsam_prompts.all import load_segmenter, pick_device, say, say_kept, train_weak
     recipe, (cases, boxes, targets, without) = _recipe(a), _boxes(a)
     if without: say(f'{without} of {len(cases) + without} cases do not show the target and are skipped')
+    say_kept()
     segmenter = load_segmenter(a.backbone, device=pick_device(a.device))
     how = dict(prep=_prep(a.window), resume=a.resume, encode=_encoding(a, segmenter))
     header = train_weak(segmenter, cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, **how)
@@ -408,7 +409,6 @@ def _evaluate(a):
     if not 0 <= a.nsd_tolerance < math.inf:
         raise InputError(f'--nsd-tolerance {a.nsd_tolerance}', 'this is not a distance', 'Give a number, 0 or larger')
     rows = evaluate_folders(a.pred, a.truth, a.label, _spacing(a.spacing), a.nsd_tolerance)
-    _say_unmatched(a)
     write_rows(a.out, rows, missing='nan')
     for label in dict.fromkeys(r['label'] for r in rows):
         _print_summary(label, [r for r in rows if r['label'] == label])
@@ -421,11 +421,6 @@ def _spacing(text):
     except ValueError: spacing = ()
     if len(spacing) == 2 and all(0 < v < math.inf for v in spacing): return spacing
     raise InputError(f'--spacing {text}', 'this is not a pixel size', 'Give two positive numbers, X,Y in mm')
-
-def _say_unmatched(a):
-    from medsam_prompts.all import list_images, say
-    alone = sorted(list_images(a.pred).keys() - list_images(a.truth).keys())
-    if alone: say(f'{a.pred}: {len(alone)} predictions have no truth and are left out (first: {alone[0]})')
 
 # %% ../nbs/80_cli.ipynb #a96f5fff
 def _print_summary(label, rows):
@@ -747,12 +742,14 @@ def main(
     a = _parser().parse_args(_tied(sys.argv[1:] if argv is None else argv))
     import warnings
     warnings.filterwarnings('ignore', category=FutureWarning)
-    from medsam_prompts.core import InputError, set_quiet
+    from medsam_prompts.core import InputError, keep_words, say_rest, set_quiet
     set_quiet(a.quiet)
+    keep_words()
     try:
         _checked(a)
         _first_word(a)
         a.run(a)
+        say_rest()
         sys.stdout.flush()
     except InputError as e: return _ended(e, 2)
     except BrokenPipeError: return _unheard()

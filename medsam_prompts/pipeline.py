@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['boxes_from_csv', 'boxes_from_masks', 'train_weak', 'save_weak', 'one_part_each', 'training_scores', 'low_scores',
-           'usual_cleaning', 'backbone_of', 'prep_of', 'encode_of', 'load_generator', 'case_flags', 'predict_folder']
+           'usual_cleaning', 'backbone_of', 'prep_of', 'encode_of', 'load_generator', 'predict_folder']
 
 # %% ../nbs/77_pipeline.ipynb #2dc27dc8
 from contextlib import contextmanager
@@ -203,10 +203,6 @@ def _from_header(make, path):
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(path, 'its header is damaged', 'Copy the file again, or train again') from None
 
-# %% ../nbs/77_pipeline.ipynb #68ef9337
-# MERGE: in place of the next line, `case_flags` comes from data.readers (case, window -> flags of the image itself).
-def case_flags(case, window): return ()
-
 # %% ../nbs/77_pipeline.ipynb #a4923c94
 def predict_folder(
     segmenter:Segmenter,
@@ -223,6 +219,7 @@ def predict_folder(
     "Segment every image of a folder; pictures get 0/255 for one label and label values for several, volumes always label values."
     cache, files, rows, many = cache or EmbeddingCache(segmenter, prep), list_images(images), [], len(generator.all_targets) > 1
     bar = Progress('predicting', _check_inputs(generator, images, files, out, volume))
+    say_kept()
     with _all_or_nothing(out):
         for path in files.values():
             case = read_case(path)

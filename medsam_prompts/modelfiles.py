@@ -26,14 +26,15 @@ def save_model(
 ) -> Path:
     "Write a model file in one step."
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    of = dict(backbone=segmenter.name, backbone_sha256=segmenter.weights_sha256, package_version=medsam_prompts.__version__)
-    full = {**header, **of, 'tensors_sha256': _content(tensors)}
+    of = dict(backbone=segmenter.name, backbone_sha256=segmenter.weights_sha256)
+    full = {**header, **of, 'package_version': medsam_prompts.__version__, 'tensors_sha256': _content(tensors)}
     with atomic_path(path) as tmp: save_file(tensors, tmp, {'medsam_prompts': json.dumps(full, sort_keys=True)})
     return Path(path)
 
 def _content(tensors):
     "What names the numbers of a file, whatever their type."
-    return fingerprint(*(part for k, v in sorted(tensors.items()) for part in (k, str(v.dtype), list(v.shape), v.flatten().view(torch.uint8))))
+    parts = lambda k, v: (k, str(v.dtype), list(v.shape), v.flatten().view(torch.uint8))
+    return fingerprint(*(part for kv in sorted(tensors.items()) for part in parts(*kv)))
 
 # %% ../nbs/26_modelfiles.ipynb #2d3414cb
 def read_model(
@@ -49,7 +50,8 @@ def read_model(
     except ValueError: header = None
     lost = [k for k in ('method', 'backbone', 'backbone_sha256') if not isinstance(header, dict) or k not in header]
     if lost: raise InputError(path, f'its medsam_prompts header is missing or names no {lost[0]}', remedy)
-    if header.get('tensors_sha256', _content(state)) != _content(state): raise InputError(path, 'its numbers are not those that were saved', 'Copy the file again')
+    if 'tensors_sha256' in header and header['tensors_sha256'] != _content(state):
+        raise InputError(path, 'its numbers are not those that were saved', 'Copy the file again')
     return header, state
 
 # %% ../nbs/26_modelfiles.ipynb #18d85c7f

@@ -93,7 +93,8 @@ def _why_unwritten(e, tmp, path):
     if isinstance(e, OSError) and e.errno in _unwritable:
         ours = e.filename is None or Path(str(e.filename)) in (tmp, path, *path.parents)
         return os.strerror(e.errno) if ours else None
-    return os.strerror(errno.ENOSPC) if _is_full(tmp) else None
+    said = next((os.strerror(n) for n in _unwritable if f'os error {n})' in str(e)), None) # libraries written in Rust
+    return said or (os.strerror(errno.ENOSPC) if _is_full(tmp) else None)
 
 def _is_full(tmp):
     "Whether the disk takes no more; quotas are not seen by asking for the free space."

@@ -124,10 +124,13 @@ def _read_drawn(path, kind):
     return dict(found)
 
 def _parse_drawn(path, row, line, kind):
-    values = tuple(number(row, k, path, line) for k in _columns_of[kind])
-    if kind == 'points' and values[2] not in (0, 1): raise InputError(path, f'line {line}: positive is {row["positive"]}', 'Write 1 for a point inside, 0 for one outside')
-    label, z = (whole_number(row, k, path, line, *limits) if row.get(k) else None for k, limits in dict(label=(1, 255), slice=(0, 65535)).items())
-    return Drawn(values, 1 if label is None else label, z, line, row['image'])
+    values = tuple(cell_number(row, k, path, line) for k in _columns_of[kind])
+    if kind == 'points' and values[2] not in (0, 1):
+        problem = f'line {line}: positive is {row["positive"]}'
+        raise InputError(path, problem, 'Write 1 for a point inside, 0 for one outside')
+    label = cell_whole_number(row, 'label', path, line, 1, 255) if row.get('label') else 1
+    z = cell_whole_number(row, 'slice', path, line, 0, 65535) if row.get('slice') else None
+    return Drawn(values, label, z, line, row['image'])
 
 # %% ../../nbs/13_data.boxes.ipynb #253e2b77
 def read_boxes(path) -> dict: # stem -> list of `Drawn`
@@ -159,9 +162,10 @@ def _check_one_file(name, lines, path):
     first = {}
     for d in lines:
         for what, part in zip(('folder', 'type'), _folder_and_type(d.name, name)):
-            other = first.setdefault(what, (part, d)) if part else None
-            if other and not (('/' + part).endswith('/' + other[0]) or ('/' + other[0]).endswith('/' + part)):
-                raise InputError(path, f'line {other[1].line} names {other[1].name} and line {d.line} names {d.name}, and both would be the image {name}', 'Leave out the lines of other images')
+            before, other = first.setdefault(what, (part, d)) if part else (part, d)
+            if f'/{part}'.endswith(f'/{before}') or f'/{before}'.endswith(f'/{part}'): continue
+            problem = f'line {other.line} names {other.name} and line {d.line} names {d.name}'
+            raise InputError(path, f'{problem}, and both would be the image {name}', 'Leave out the lines of other images')
 
 # %% ../../nbs/13_data.boxes.ipynb #bdeaee4a
 def lines_for(
@@ -174,8 +178,11 @@ def lines_for(
     key, depth = (case.volume.name, len(case.volume.image)) if case.volume else (case.name, 1)
     if key not in drawn: raise InputError(path, f'the file has no line for {key}', 'Add one, or leave the image out')
     beyond = next((d for d in drawn[key] if (d.slice or 0) >= depth), None)
-    if beyond: raise InputError(path, f'line {beyond.line}: {key} has no slice {beyond.slice} (slices count from 0 to {depth - 1})', 'Correct the line')
-    if depth > 1 and any(d.slice is None for d in drawn[key]): raise InputError(path, f'{key} is a volume, and its lines name no slice', 'Add a column slice')
+    if beyond:
+        problem = f'line {beyond.line}: {key} has no slice {beyond.slice} (slices count from 0 to {depth - 1})'
+        raise InputError(path, problem, 'Correct the line')
+    if depth > 1 and any(d.slice is None for d in drawn[key]):
+        raise InputError(path, f'{key} is a volume, and its lines name no slice', 'Add a column slice')
     return [d for d in drawn[key] if z is None or (d.slice or 0) == z]
 
 # %% ../../nbs/13_data.boxes.ipynb #a7a9a68d
@@ -188,20 +195,31 @@ def _as_width(v): return np.concatenate([v[:, :2], v[:, :2] + v[:, 2:] - 1], 1)
 def _as_centre(v): return np.concatenate([v[:, :2] - v[:, 2:]/2, v[:, :2] + v[:, 2:]/2 - 1], 1)
 def _swapped(v): return v.reshape(-1, v.shape[1]//2, 2)[..., ::-1].reshape(v.shape)
 
-_readings = {'y before x (row and column)': _swapped, 'x,y,width,height': _as_width, 'centre x, centre y, width, height': _as_centre, 'x0,x1,y0,y1': lambda v: v[:, [0, 2, 1, 3]]}
-_copies = (224, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 3072, 4096) # sizes that images are resized to [ours]
+def _columns_mixed(v): return v[:, [0, 2, 1, 3]]
+
+_readings = {
+    'y before x (row and column)': _swapped,
+    'x,y,width,height': _as_width,
+    'centre x, centre y, width, height': _as_centre,
+    'x0,x1,y0,y1': _columns_mixed,
+}
+_copies = (224, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 3072, 4096) # usual sizes of copies [ours]
 
 # %% ../../nbs/13_data.boxes.ipynb #fab263cc
+def _are_shares(values):
+    "Whether all numbers lie between 0 and 1; points of whole numbers may be pixels in a corner."
+    return (values >= 0).all() and (values <= 1).all() and (values.shape[1] == 4 or (values % 1 > 0).any())
+
 def _likely_cause(values, sizes):
-    "What the numbers of a whole table may mean, and what to do; None where no reading fits all of them."
+    "What the numbers of a whole table may mean; None where no reading fits all of them."
+    if _are_shares(values): return 'all numbers lie between 0 and 1, as shares of width and height do'
     lines = f'all {len(values)} lines fit' if len(values) > 1 else 'the line fits'
-    if (values >= 0).all() and (values <= 1).all(): return 'all numbers lie between 0 and 1, as shares of width and height do', 'Multiply x by the width and y by the height of each image'
     for name, read in list(_readings.items())[:None if values.shape[1] == 4 else 1]:
-        if _fits(read(values), sizes).all(): return f'read as {name}, {lines}', f'Write {"x0,y0,x1,y1" if values.shape[1] == 4 else "x,y"} in pixels of the original image'
+        if _fits(read(values), sizes).all(): return f'read as {name}, {lines}'
     grown = (values[:, -2:]/sizes).max(1)
-    copy = next((s for s in _copies if s >= (grown*sizes.max(1)).max()), None)
-    if not copy or grown.max() <= 1.05 or (grown > 1).mean() < .1 or not _fits(values/grown.max(), sizes).all(): return None
-    return f'{lines} a copy that is {grown.max():.3g} times as large, such as one of {copy} pixels', 'Use pixels of the original image, not of a resized copy'
+    copy, most = next((s for s in _copies if s >= (grown*sizes.max(1)).max()), None), grown.max()
+    if not copy or most <= 1.05 or (grown > 1).mean() < .1 or not _fits(values/most, sizes).all(): return None
+    return f'{lines} a copy that is {most:.3g} times as large, such as one of {copy} pixels'
 
 # %% ../../nbs/13_data.boxes.ipynb #31e69b69
 def _trouble(d, size):
@@ -212,28 +230,32 @@ def _trouble(d, size):
     where = f'{name} ({size[0]} x {size[1]} pixels)'
     if x1 < -.5 or y1 < -.5 or x0 > size[0] - 1 or y0 > size[1] - 1: return f'({numbers}) lies outside {where}'
     if min(x0, y0) < -.5 or x1 > size[0] or y1 > size[1]: return f'({numbers}) reaches beyond {where}'
-    return f'the box of {name} is less than 2 pixels wide or high: {numbers}'
+    if len(d.values) == 4: return f'the box of {name} is less than 2 pixels wide or high: {numbers}'
+    return f'({numbers}) is hardly a point of {where}'
 
 def check_places(
     lines:list, # of `Drawn`
     sizes:list, # width and height of the image of each, in the pixels of its file
     path, # the table, named in the error
 ):
-    "Raise `InputError` where a box or point lies outside of its image, with the cause that all lines together speak for."
+    "Raise `InputError` where a box or point does not fit its image, with the cause that all lines speak for."
     if not lines: return
     width = 4 if len(lines[0].values) == 4 else 2
     values, sizes = np.array([d.values[:width] for d in lines], float), np.array(sizes, float)
-    wrong = np.flatnonzero(~_fits(values, sizes))
+    wrong = np.flatnonzero(~_fits(values, sizes) | _are_shares(values))
     if not len(wrong): return
-    cause, remedy = _likely_cause(values, sizes) or ('', 'Use x0,y0,x1,y1 in pixels of the original image' if width == 4 else 'Use pixels of the original image')
-    where = _trouble(lines[wrong[0]], sizes[wrong[0]].astype(int)) + f', and {len(wrong) - 1} more lines do not fit'*(len(wrong) > 1)
-    raise InputError(path, f'line {lines[wrong[0]].line}: {where}' + f'; {cause}'*bool(cause), remedy)
+    first, cause = lines[wrong[0]], _likely_cause(values, sizes)
+    problem = f'line {first.line}: {_trouble(first, sizes[wrong[0]].astype(int))}'
+    if len(wrong) > 1: problem += f' ({len(wrong)} of {len(lines)} lines do not fit)'
+    if cause: problem += f'; {cause}'
+    raise InputError(path, problem, f'Use {"x0,y0,x1,y1" if width == 4 else "x,y"} in pixels of the original image')
 
 # %% ../../nbs/13_data.boxes.ipynb #1d120b86
 def _plane_size(case):
     "Width and height in the pixels of the file."
     h, w = case.size
-    return (w, h) if not case.geometry else tuple((case.geometry.plane_to_file(np.array([[0, 0], [w - 1, h - 1]])).max(0) + 1).tolist())
+    if not case.geometry: return w, h
+    return tuple((case.geometry.plane_to_file(np.array([[0, 0], [w - 1, h - 1]])).max(0) + 1).tolist())
 
 def _displayed(values, case):
     "Values of the file as an array in the displayed image."
@@ -248,7 +270,7 @@ def drawn_for(
     drawn:dict, # image -> lines
     path, # the table, named in errors
 ) -> list: # of (values as an array in the displayed image, label)
-    "The lines that belong to a case, turned into its display order; raises `InputError` where there are none or one does not fit."
+    "The lines of a case in its display order; raises `InputError` where there are none or one does not fit."
     lines = lines_for(case, drawn, path)
     check_places(lines, [_plane_size(case)]*len(lines), path)
     return [(_displayed(d.values, case), d.label) for d in lines]
@@ -259,21 +281,22 @@ def stands_out(
     box:np.ndarray, # (4,) XYXY inclusive
 ) -> float: # in [0,1]
     "Share of the variation in a box and its surroundings, a fifth of its size on each side, that lies between them."
-    (h, w), low, high = image.shape[:2], np.round(box[:2]).astype(int).clip(0), np.round(box[2:]).astype(int) + 1
+    size, low, high = image.shape[1::-1], np.round(box[:2]).astype(int).clip(0), np.round(box[2:]).astype(int) + 1
     margin = np.maximum(1, np.round(.2*(high - low)).astype(int))
-    (x0, y0), (x1, y1), (X0, Y0), (X1, Y1) = low, high.clip(max=(w, h)), (low - margin).clip(0), (high + margin).clip(max=(w, h))
+    (x0, y0), (x1, y1) = low, high.clip(max=size)
+    (X0, Y0), (X1, Y1) = (low - margin).clip(0), (high + margin).clip(max=size)
     around = image[Y0:Y1, X0:X1].reshape(Y1 - Y0, X1 - X0, -1).mean(-1, dtype=float)
-    n, inside = (x1 - x0)*(y1 - y0), around[y0 - Y0:y1 - Y0, x0 - X0:x1 - X0]
-    spread = around.var()
-    return float(n/(around.size - n)*(inside.mean() - around.mean())**2/spread) if n < around.size and spread > 0 else 0.
+    inside, spread = around[y0 - Y0:y1 - Y0, x0 - X0:x1 - X0], around.var()
+    if inside.size == around.size or spread == 0: return 0.
+    return float(inside.size/(around.size - inside.size)*(inside.mean() - around.mean())**2/spread)
 
 # %% ../../nbs/13_data.boxes.ipynb #8c017550
 def _resized(side, square=False):
     "How boxes of a copy are read whose longer side, or whose both sides, have this many pixels."
-    def read(v, sizes): return v*np.tile(sizes/side if square else sizes.max(1, keepdims=True)/side, (1, 2 if square else 1))
+    def read(v, sizes): return v*(np.tile(sizes, 2) if square else sizes.max(1, keepdims=True))/side
     return read
 
-_silent = {'x,y,width,height': lambda v, _: _as_width(v), 'y before x (row and column)': lambda v, _: _swapped(v)}
+_silent = {k: lambda v, _, read=_readings[k]: read(v) for k in ('x,y,width,height', 'y before x (row and column)')}
 _silent |= {f'pixels of a copy whose longer side has {s}': _resized(s) for s in (224, 256, 512, 640, 1024)}
 _silent |= {f'pixels of a copy of {s} x {s}': _resized(s, True) for s in (224, 256, 512, 640, 1024)}
 
@@ -288,11 +311,16 @@ class DrawnCheck:
     "Judges a whole table: `see` every case, then `judge`."
     most = 20 # lines whose images are looked at
     def __init__(self, drawn, path):
-        self.drawn, self.path, self.lines, self.sizes, self.given, self.other = drawn, path, [], [], [], defaultdict(list)
+        self.drawn, self.path = drawn, path
+        self.lines, self.sizes = [], []
+        self.given, self.other = [], defaultdict(list) # how much each line stands out, as it is and read otherwise
 
     def see(self, case):
         "Note the lines of a 2-D case, and its size; returns what `drawn_for` does."
-        lines = lines_for(case, self.drawn, self.path)
+        try: lines = lines_for(case, self.drawn, self.path)
+        except InputError: # a fault that was seen before comes first
+            check_places(self.lines, self.sizes, self.path)
+            raise
         self.lines += lines
         self.sizes += [_plane_size(case)]*len(lines)
         for d in lines:
@@ -305,13 +333,19 @@ class DrawnCheck:
         for name, read in _silent.items():
             box = read(v, size)
             same = np.abs(box - v).max() < .05*np.ptp(v.reshape(2, 2), 0).max()
-            if _fits(box, size).all() and not same: self.other[name].append(stands_out(case.image, _displayed(box[0], case)))
+            if same or not _fits(box, size).all(): continue
+            self.other[name].append(stands_out(case.image, _displayed(box[0], case)))
 
     def judge(self):
         "Refuse what does not fit, and tell what may be meant otherwise."
         check_places(self.lines, self.sizes, self.path)
         name = _better_reading(self.given, {k: v for k, v in self.other.items() if len(v) == len(self.given)})
-        if not name: return
+        if name: self._tell(name)
+
+    def _tell(self, name):
         d, size = self.lines[0], np.array(self.sizes[:1], float)
-        numbers, would = (', '.join(f'{v:.4g}' for v in vs) for vs in (d.values, _silent[name](np.array([d.values], float), size)[0]))
-        say(f'the boxes look like {name}: read so, they stand out from their surroundings ({np.mean(self.other[name]):.2f} of the grey levels\' variation, as x0,y0,x1,y1 {np.mean(self.given):.2f}). Line {d.line}, {numbers}, would be {would}. They are taken as x0,y0,x1,y1; correct the file if they are not', self.path)
+        as_read, otherwise = np.array([d.values], float), _silent[name](np.array([d.values], float), size)
+        numbers, would = (', '.join(f'{v:.4g}' for v in vs[0]) for vs in (as_read, otherwise))
+        shares = f'{np.mean(self.other[name]):.2f} of the variation of grey, as they stand {np.mean(self.given):.2f}'
+        say(f'the boxes look like {name}: read so, they stand out from their surroundings ({shares}). Line {d.line}, '
+            f'{numbers}, would be {would}. They are taken as x0,y0,x1,y1; correct the file if they are not', self.path)

@@ -188,7 +188,7 @@ def find_name(
         if name in names: return name
     reason = _reason(written, names)
     problem = f'line {line} names {written}, which is not read ({reason})'
-    if reason: raise InputError(path, problem, 'Convert the file, or take the line out')
+    if reason: raise InputError(path, problem, 'Give a file that is read, or take the line out')
     near = _near(stem(written), list(names))[0]
     where = f', but {near}' if near else ' in the folder'
     raise InputError(path, f'line {line}: there is no image {written}{where}', 'Correct the name')

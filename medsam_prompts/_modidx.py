@@ -1090,6 +1090,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'medsam_prompts/data/pictures.py'),
                                               'medsam_prompts.data.pictures._page': ( 'data.pictures.html#_page',
                                                                                       'medsam_prompts/data/pictures.py'),
+                                              'medsam_prompts.data.pictures._upright': ( 'data.pictures.html#_upright',
+                                                                                         'medsam_prompts/data/pictures.py'),
                                               'medsam_prompts.data.pictures.one_channel': ( 'data.pictures.html#one_channel',
                                                                                             'medsam_prompts/data/pictures.py'),
                                               'medsam_prompts.data.pictures.opencv_tiff': ( 'data.pictures.html#opencv_tiff',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['picture_suffixes', 'unreadable', 'opened', 'read_picture', 'one_channel', 'opencv_tiff', 'pages', 'read_pages']
 
-# %% ../../nbs/08a_data.pictures.ipynb #3170bb04
+# %% ../../nbs/08a_data.pictures.ipynb #eb48a3f6
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from ..core import *
 from .cases import *
 
-# %% ../../nbs/08a_data.pictures.ipynb #2f9e7fa6
+# %% ../../nbs/08a_data.pictures.ipynb #3bd7ad01
 picture_suffixes = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.tif', '.tiff', '.bmp', '.webp', '.jp2')
 
 def unreadable(
@@ -31,28 +31,39 @@ def unreadable(
     why = 'it asks for more memory than there is' if isinstance(e, MemoryError) else why[0][:100] if why else type(e).__name__
     return InputError(path, f'the file is corrupt or cut off ({why})', 'Copy it again, or leave it out')
 
-# %% ../../nbs/08a_data.pictures.ipynb #ed3a511a
+# %% ../../nbs/08a_data.pictures.ipynb #7796f550
 @contextmanager
 def opened(
     path, # picture
 ): # PIL image: one frame, turned as viewers show it
     "Open a picture; whatever its decoder raises becomes an `InputError`."
-    from PIL import Image, ImageOps
+    from PIL import Image
     Image.MAX_IMAGE_PIXELS = None  # whole slides are large, and not an attack
     try:
         with hushed(), Image.open(path) as im:
             if getattr(im, 'n_frames', 1) > 1 and im.format != 'MPO':
                 raise InputError(path, f'the file has {im.n_frames} pages', 'Save one page per file, or the stack as TIFF')
             _check_size(path, im)
-            yield ImageOps.exif_transpose(im)
+            yield _upright(im)
     except Exception as e: raise unreadable(path, e) from None  # each decoder raises its own
+
+def _upright(im):
+    "A picture as its header says that it is to be turned."
+    from PIL import Image, ImageOps
+    turns = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+    turn = turns.get(im.getexif().get(0x0112))
+    if im.format != 'TIFF' or not turn or not hasattr(im, '_tile_size'): return ImageOps.exif_transpose(im)
+    im._size = im._tile_size  # Pillow 13 mixes up the rows of an uncompressed TIFF that lies on its side
+    im.tag_v2.pop(0x0112, None)
+    im.getexif().pop(0x0112, None)
+    return im.transpose(turn)
 
 def _check_size(path, im):
     claimed, there = im.width*im.height*len(im.getbands()), Path(path).stat().st_size
     if claimed > 4000*there + 2**20:
         raise InputError(path, f'the file is corrupt: it claims {im.width} x {im.height} pixels and has {there} bytes', 'Copy it again')
 
-# %% ../../nbs/08a_data.pictures.ipynb #8d649faf
+# %% ../../nbs/08a_data.pictures.ipynb #9b5f574e
 def read_picture(
     path, # png, jpg, tif, bmp, webp, jp2
 ) -> np.ndarray: # (H,W) or (H,W,3), values as in the file
@@ -72,7 +83,7 @@ def one_channel(
     "Three equal channels as one."
     return a[..., 0] if a.ndim == 3 and (a[..., :1] == a).all() else a
 
-# %% ../../nbs/08a_data.pictures.ipynb #cfa575ba
+# %% ../../nbs/08a_data.pictures.ipynb #ca3e2e73
 def opencv_tiff(
     path, # any picture
 ) -> np.ndarray|None: # (H,W) or (H,W,3) floats; None where it is no TIFF of floats
@@ -85,7 +96,7 @@ def opencv_tiff(
     if a is None or a.dtype.kind != 'f': return None
     return a if a.ndim == 2 else one_channel(a[..., 2::-1])
 
-# %% ../../nbs/08a_data.pictures.ipynb #b942577c
+# %% ../../nbs/08a_data.pictures.ipynb #2fa3eba8
 def pages(
     path, # file
 ) -> int: # 0 for all but TIFF
@@ -112,7 +123,7 @@ def _channels(im):
     said = re.search(r'SizeC="(\d+)"', text) or re.search(r'^channels=(\d+)', text, re.M)
     return int(said.group(1)) if said else 1
 
-# %% ../../nbs/08a_data.pictures.ipynb #01b286c0
+# %% ../../nbs/08a_data.pictures.ipynb #2386437d
 def read_pages(
     path, # TIFF of several pages
 ) -> tuple: # voxels as in the file, `Geometry`

@@ -142,9 +142,14 @@ def write_form(folder, form):
     (folder/'points.csv').write_text('\n'.join(points) + '\n')
 
 
-bank = """lesion:
-  phrase: a bright lesion
-  descriptions: [a bright round region, an ellipse in noise]
+bank = """bright spot:
+  aliases: [spot, ellipse]
+  phrase: a bright ellipse in noise
+  questions:
+    shape: What is the shape of the spot?
+  description: The spot is round and bright.
+  answers:
+    shape: an ellipse
 """
 profile = """about: a profile of one's own
 experiments:
@@ -168,24 +173,26 @@ commands = dict(
     weak=f'{weak} --boxes boxes.csv --out out/weak.safetensors', masks=f'{weak} --masks masks --components largest --out out/weak.safetensors',
     evaluate='evaluate --pred pred --truth masks --out out/cases.csv', info='info {target}',
     resume_weak=f'{weak} --boxes boxes.csv --resume --out out/weak.safetensors', resume_scorer=f'{scorer} --resume', resume_prefer=f'{prefer} --resume',
-    bank=f'predict {toy} --images images --text lesion --bank bank.yaml --out out', words=f'{prefer} --text bank.yaml',
+    bank=f'predict {toy} --images images --text spot --bank bank.yaml --out out', words=f'{prefer} --text bank.yaml',
     profile='reproduce --list --profile profile.yaml', plan='reproduce --dry-run --profile profile.yaml --out out')
 
 # What may be damaged for which command, by kind
-on_images = [(c, 'images/anna*') for c in ('boxes', 'model', 'weak', 'masks', 'info')]
+on_images = [(c, 'images/anna*') for c in ('boxes', 'model', 'weak', 'masks')]
 on_masks = [('masks', 'masks/anna*'), ('evaluate', 'masks/anna*'), ('evaluate', 'pred/anna*')]
 states = dict(resume_weak='out/weak.safetensors.state', resume_scorer='out/scorer.safetensors.state', resume_prefer='out/prefer.safetensors.state.tune')
 models = dict(model='weak.safetensors', tuned='prefer.safetensors', evolve='scorer.safetensors')
 others = dict(
     csv=[('boxes', 'boxes.csv'), ('points', 'points.csv'), ('weak', 'boxes.csv')],
     yaml=[('bank', 'bank.yaml'), ('words', 'bank.yaml'), ('profile', 'profile.yaml'), ('plan', 'profile.yaml')],
-    model=[*models.items(), *(('info', m) for m in models.values())], state=[*states.items()])
+    model=[*models.items(), *(('info', m) for m in models.values())], state=[*states.items()],
+    info=[('info', 'images/anna*')])
 kinds = [*dict.fromkeys(f.kind for f in forms.values()), *others]
 
 
 def choices(kind):
     "(form, command, pattern of the file) of a kind."
-    if kind in others: return [(f, c, t) for c, t in others[kind] for f in (['png', 'nii'] if kind == 'csv' else ['png'])]
+    several = dict(csv=['png', 'nii'], info=[*forms])
+    if kind in others: return [(f, c, t) for c, t in others[kind] for f in several.get(kind, ['png'])]
     return [(n, c, t) for n, f in forms.items() if f.kind == kind for c, t in on_images + on_masks*(f.mask is None)]
 
 
@@ -196,8 +203,8 @@ def cut(data, rng, other): return data[:rng.integers(len(data))]
 
 
 def flip(data, rng, other):
-    "1 to 64 bits, half of the time among the first 2000 bytes."
-    a, n = np.frombuffer(data, np.uint8).copy(), 2**rng.integers(7)
+    "1 to 64 bits, rather few, half of the time among the first 2000 bytes."
+    a, n = np.frombuffer(data, np.uint8).copy(), 2**min(rng.geometric(.4) - 1, 6)
     within = len(a) if rng.random() < .5 else min(len(a), 2000)
     a[rng.integers(within, size=n)] ^= np.uint8(1) << rng.integers(8, size=n, dtype=np.uint8)
     return a.tobytes()
@@ -352,7 +359,7 @@ def traceback_of(err):
 def without_numbers(text): return {re.sub(r'-?(\d[\d.e+-]*|nan|inf)', '#', line) for line in text.splitlines()}
 
 
-earlier_words = re.compile(r'\d+ of \d+ cases do not show the target and are skipped$')  # without the name of the program
+skipped = re.compile(r'\d+ of \d+ cases do not show the target and are skipped$')  # train says it without the name of the program
 
 
 def faults_of_words(r, whole, target):
@@ -361,7 +368,7 @@ def faults_of_words(r, whole, target):
     if 'Traceback' in r.err + r.out: return [f'traceback: {traceback_of(r.err)}']
     if r.code not in (0, 2): return [f'exit code {r.code}']
     lines = r.err.splitlines()
-    strange = [line for line in lines if not line.startswith('medsam-prompts: ') and not earlier_words.match(line)]
+    strange = [line for line in lines if not line.startswith('medsam-prompts: ') and line not in whole.err.splitlines() and not skipped.match(line)]
     strange += without_numbers(r.out) - without_numbers(whole.out) if r.code == 0 else r.out.splitlines()
     found = [f'{len(strange)} lines of others, first: {strange[0][:160]!r}'] if strange else []
     if r.code == 2 and not lines: found.append('refused without a word')
@@ -379,10 +386,16 @@ def faults_of_files(r, folder, home, put):
     return found
 
 
-def fault_of_cases(r, now, before):
-    "Whether cases are gone without a word."
+def results(out): return {p.name: sha256(p) for p in files(out) if p.suffix in ('.png', '.safetensors')}
+
+
+def faults_in_silence(r, out, before, kind):
+    "Whether cases are gone, or a damaged model or state gives another result, without a word."
+    now, (_, before, was) = cases(out), before
+    if r.code or r.err: return []
+    if kind in ('model', 'state') and results(out) != was: return ['another result without a word']
     gone = [s for s in stems if any(c.startswith(s) for c in before) and not any(c.startswith(s) for c in now)]
-    return [f'gone without a word: {gone[0]}'] if r.code == 0 and gone and not r.err else []
+    return [f'gone without a word: {gone[0]}'] if gone else []
 
 
 class Trials:
@@ -390,14 +403,14 @@ class Trials:
     def __init__(self, root, seed): self.root, self.seed, self.folder, self.known = made(root), seed, root/'case/work', {}
 
     def whole(self, form, command, target):
-        "What the command does to inputs that are whole: its words, and cases of its table."
+        "What the command does to inputs that are whole: result, cases in its table, files."
         key = form, command, target*(command == 'info')
         if key in self.known: return self.known[key]
         set_up(self.root, self.folder, form, command)
         r = run(commands[command].format(target=target).split(), self.folder)
         may_refuse = command in ('bank', 'words') or command == 'info' and target.startswith('images')
-        if r.code != 0 and not may_refuse or r.code not in (0, 2): raise RuntimeError(f'{command} of whole {form} ended with {r.code}: {r.out}{r.err}')
-        self.known[key] = r, cases(self.folder/'out')
+        if r.code != 0 and not may_refuse or r.code not in (0, 2) or 'bank.yaml' in r.err: raise RuntimeError(f'{command} of whole {form} ended with {r.code}: {r.out}{r.err}')
+        self.known[key] = r, cases(self.folder/'out'), results(self.folder/'out')
         return self.known[key]
 
     def __call__(self, k):
@@ -409,15 +422,15 @@ class Trials:
         found = [f for p in sorted(self.folder.glob(pattern)) for f in (sorted(p.iterdir()) if p.is_dir() else [p])]
         target = found[rng.integers(len(found))]
         name = str(target.relative_to(self.folder))
-        was, words = self.whole(form, command, name)
+        before = self.whole(form, command, name)
         set_up(self.root, self.folder, form, command)
         data, how = damaged(target.read_bytes(), rng, self.other(kind, rng))
         target.unlink()  # it may be a link
         target.write_bytes(data)
         put, argv = {p: sha256(p) for p in files(self.folder)}, commands[command].format(target=name).split()
         r = run(argv, self.folder)
-        faults = faults_of_words(r, was, target) + faults_of_files(r, self.folder, self.root/'home', put)
-        if not faults: faults = fault_of_cases(r, cases(self.folder/'out'), words)
+        faults = faults_of_words(r, before[0], target) + faults_of_files(r, self.folder, self.root/'home', put)
+        if not faults: faults = faults_in_silence(r, self.folder/'out', before, kind)
         return f'{form}, {how}, {name}: medsam-prompts {" ".join(argv)}', r, faults
 
     def other(self, kind, rng):
@@ -435,6 +448,7 @@ def main():
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', default=','.join(kinds), help='default: %(default)s')
     parser.add_argument('--case', type=int)
+    parser.add_argument('--all', action='store_true', help='a line for every case: how it was damaged and what was said last')
     parser.add_argument('--keep', type=Path, help='work in this folder and leave it')
     a = parser.parse_args()
     if unknown := set(a.only.split(',')) - set(kinds): parser.error(f'no kind {", ".join(unknown)}')
@@ -451,6 +465,7 @@ def report(trials, a):
         ends[kind_of(k), {0: 'done', 2: 'refused'}.get(r.code, 'other')] += 1
         bad += bool(faults)
         if faults or a.case is not None: print(f'case {k}: {what}', *faults, f'repeat: python tests/corrupt.py --seed {a.seed} --case {k}', sep='\n  ', flush=True)
+        if a.all: print(f'case {k}: {what.partition(": ")[0]}: exit code {r.code}: {(r.err or r.out).strip().rpartition(chr(10))[2]}', flush=True)
         if a.case is not None: print(f'exit code {r.code} after {r.seconds:.1f} s\n{r.out}{r.err}', end='')
     for kind in kinds:
         if n := {end: v for (of, end), v in ends.items() if of == kind}: print(f'{kind:8}', ', '.join(f'{v} {end}' for end, v in sorted(n.items())))

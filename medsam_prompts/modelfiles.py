@@ -17,6 +17,10 @@ from .core import *
 from .backbones.core import *
 
 # %% ../nbs/26_modelfiles.ipynb #51c62b25
+def _tensors_sha256(state):
+    "One hash of all tensors and their names."
+    return fingerprint(*(o for named in sorted(state.items()) for o in named))
+
 def save_model(
     path, # final name
     tensors:dict, # by name
@@ -24,25 +28,34 @@ def save_model(
     segmenter:Segmenter, # the backbone it was trained on
 ) -> Path:
     "Write a model file in one step."
-    full = {**header, 'backbone': segmenter.name, 'backbone_sha256': segmenter.weights_sha256, 'package_version': medsam_prompts.__version__}
-    with atomic_path(path) as tmp:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, tmp, {'medsam_prompts': json.dumps(full, sort_keys=True)})
+    state = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    full = {**header, 'backbone': segmenter.name, 'backbone_sha256': segmenter.weights_sha256, 'package_version': medsam_prompts.__version__,
+            'tensors_sha256': _tensors_sha256(state)}
+    with atomic_path(path) as tmp: save_file(state, tmp, {'medsam_prompts': json.dumps(full, sort_keys=True)})
     return Path(path)
 
 # %% ../nbs/26_modelfiles.ipynb #2d3414cb
+_remedy = 'Give a file that medsam-prompts train wrote'
+
+def _open_model(path):
+    "The header as it is written, and the tensors."
+    if not Path(path).is_file(): raise InputError(path, 'there is no such file', _remedy)
+    try:
+        with safe_open(path, 'pt') as f: return (f.metadata() or {}).get('medsam_prompts'), {k: f.get_tensor(k) for k in f.keys()}
+    except MemoryError: raise InputError(path, 'its tensors do not fit into memory', 'Use a machine with more memory') from None
+    except Exception: raise InputError(path, 'this is not a safetensors file (a pickle, or cut off)', _remedy) from None  # a damaged header raises anything
+
 def read_model(
     path, # a model file
 ) -> tuple: # header, state dict
-    "Header and tensors of a model file; raises `InputError` where the file is none."
-    remedy = 'Give a file that medsam-prompts train wrote'
-    if not Path(path).is_file(): raise InputError(path, 'there is no such file', remedy)
-    try:
-        with safe_open(path, 'pt') as f: header, state = (f.metadata() or {}).get('medsam_prompts'), {k: f.get_tensor(k) for k in f.keys()}
-    except (SafetensorError, OSError): raise InputError(path, 'this is not a safetensors file (a pickle, or cut off)', remedy) from None
+    "Header and tensors of a model file; raises `InputError` where the file is none, or is damaged."
+    header, state = _open_model(path)
     try: header = json.loads(header or 'null')
     except ValueError: header = None
-    lost = [k for k in ('method', 'backbone', 'backbone_sha256') if not isinstance(header, dict) or k not in header]
-    if lost: raise InputError(path, f'its medsam_prompts header is missing or names no {lost[0]}', remedy)
+    lost = [k for k in ('method', 'backbone', 'backbone_sha256') if not isinstance(header, dict) or not isinstance(header.get(k), str)]
+    if lost: raise InputError(path, f'its medsam_prompts header is missing or names no {lost[0]}', _remedy)
+    if header.get('tensors_sha256', kept := _tensors_sha256(state)) != kept:
+        raise InputError(path, 'its tensors are not those that were saved (the file is damaged)', 'Copy it again, or train again')
     return header, state
 
 # %% ../nbs/26_modelfiles.ipynb #18d85c7f

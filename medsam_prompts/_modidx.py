@@ -1291,6 +1291,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'medsam_prompts/modelfiles.py'),
                                            'medsam_prompts.modelfiles.check_backbone': ( 'modelfiles.html#check_backbone',
                                                                                          'medsam_prompts/modelfiles.py'),
+                                           'medsam_prompts.modelfiles.prep_of': ('modelfiles.html#prep_of', 'medsam_prompts/modelfiles.py'),
                                            'medsam_prompts.modelfiles.read_model': ( 'modelfiles.html#read_model',
                                                                                      'medsam_prompts/modelfiles.py'),
                                            'medsam_prompts.modelfiles.save_model': ( 'modelfiles.html#save_model',

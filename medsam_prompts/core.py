@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
            'set_seed', 'pick_device', 'has_bfloat16', 'keep_freed_memory', 'versions', 'experiments_folder',
-           'set_quiet', 'progress', 'say']
+           'set_quiet', 'progress', 'say', 'keep_words', 'say_kept', 'say_rest', 'hushed']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
 import ctypes, hashlib, json, os, random, re, sys
@@ -163,13 +163,12 @@ def experiments_folder() -> Path:
     return next(p for p in (package/'experiments', package.parent/'nbs/experiments') if p.is_dir())
 
 # %% ../nbs/00_core.ipynb #60987501
-_quiet, _said = False, set()
+_quiet = False
 
 def set_quiet(quiet:bool=True):
-    "Switch every progress bar off (or on again); a new command says everything again."
+    "Switch every progress bar off (or on again)."
     global _quiet
     _quiet = quiet
-    _said.clear()
 
 def progress(
     items, # what to go through
@@ -180,12 +179,57 @@ def progress(
     return tqdm(items, desc=desc, disable=_quiet or None, leave=False)
 
 # %% ../nbs/00_core.ipynb #1617136b
+_said, _kept = {}, None
+
 def say(
-    text:str, # one line: what it is about, and what was done
+    text:str, # one line: what was done, or what to look at
+    source=None, # file or folder that it is about
 ):
-    "Tell the user something on stderr, once in a command."
-    line = ' '.join(str(text).split())
-    if line in _said: return
-    _said.add(line)
+    "Tell the user something on stderr: once in a command, and of three sources at most."
+    line, text = ' '.join(f'{source}: {text}'.split()) if source else text, ' '.join(str(text).split())
+    about = _said.setdefault(text, [])
+    if line in about: return
+    about.append(line)
+    if len(about) > 3: return
+    if _kept is None: _print(line)
+    else: _kept.append(line)
+
+def _print(line):
     from tqdm import tqdm
     tqdm.write(f'medsam-prompts: {line}', file=sys.stderr)
+
+# %% ../nbs/00_core.ipynb #fa1da2f7
+def keep_words():
+    "A command begins: its words wait until `say_kept`, and everything may be said again."
+    global _kept
+    _kept = []
+    _said.clear()
+
+def say_kept():
+    "The checks are over: say what was kept, and from now on everything at once."
+    global _kept
+    lines, _kept = _kept or (), None
+    for line in lines: _print(line)
+
+def say_rest():
+    "The command is done: say what was kept, and how many more sources each word is about."
+    say_kept()
+    for text, about in _said.items():
+        if len(about) > 3: _print(f'{len(about) - 3} more like these: {text}')
+    _said.clear()
+
+# %% ../nbs/00_core.ipynb #1dcf7ee0
+@contextmanager
+def hushed():
+    "Nothing that libraries print or warn of inside the block reaches the terminal."
+    import warnings
+    for stream in (sys.stdout, sys.stderr): stream.flush()
+    kept, null = [os.dup(fd) for fd in (1, 2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        for fd in (1, 2): os.dup2(null, fd)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        for fd, old in zip((1, 2), kept): os.dup2(old, fd)
+        for fd in (*kept, null): os.close(fd)

@@ -206,7 +206,8 @@ def load_tuned(
     tuned, header = load_prefer(path, segmenter)
     lost = next((k for k in ('prep', 'recipe', 'prompts', 'labelled', 'valid') if k not in header), None)
     if lost: raise InputError(path, f'its header says nothing of {lost} (an older form)', 'Train again, or use the package version that trained it')
-    if not isinstance(header['recipe'], dict) or not isinstance(header['recipe'].get('parts'), list):
+    parts = header['recipe'].get('parts') if isinstance(header['recipe'], dict) else None
+    if not isinstance(parts, list) or not all(isinstance(p, str) for p in parts):
         raise InputError(path, 'its recipe does not say which parts were trained', 'Use the package version that trained it')
     tensors = {k.removeprefix('prompts.'): v for k, v in read_model(path)[1].items() if k.startswith('prompts.')}
     return tuned, rebuilt_prompts(header['prompts'], tensors, segmenter, path), header

@@ -368,7 +368,7 @@ def faults_of_words(r, whole, target):
     if r.code not in (0, 2): return [f'exit code {r.code}']
     lines = r.err.splitlines()
     strange = [line for line in lines if not line.startswith('medsam-prompts: ') and line not in whole.err.splitlines() and not skipped.match(line)]
-    strange += without_numbers(r.out) - without_numbers(whole.out) if r.code == 0 else r.out.splitlines()
+    if target.name != 'profile.yaml': strange += without_numbers(r.out) - without_numbers(whole.out) if r.code == 0 else r.out.splitlines()
     found = [f'{len(strange)} lines of others, first: {strange[0][:160]!r}'] if strange else []
     if r.code == 2 and not lines: found.append('refused without a word')
     known = {target.name, target.parent.name} | {s for s in stems if s in target.name}
@@ -394,6 +394,7 @@ def faults_in_silence(r, out, before, kind):
     if r.code or r.err: return []
     if kind in ('model', 'state') and results(out) != was: return ['another result without a word']
     gone = [s for s in stems if any(c.startswith(s) for c in before) and not any(c.startswith(s) for c in now)]
+    if kind == 'series' and len(now) < len(before): gone.append(f'{len(before) - len(now)} slices')
     return [f'gone without a word: {gone[0]}'] if gone else []
 
 

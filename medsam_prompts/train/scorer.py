@@ -268,7 +268,7 @@ def load_scorer(
     check_backbone(header, segmenter, path)
     try:
         net = _network(ScorerRecipe(header['network'], width=header['width']), segmenter.embed_dim)
-        whole = header['network'] in scorer_networks and all(isinstance(s, dict) for s in header['settings'].values())
+        whole = header['network'] in scorer_networks and all(isinstance(v, int | float) for s in header['settings'].values() for v in s.values())
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError): whole = False  # a damaged width raises anything
     if not whole or 'prep' not in header: raise InputError(path, 'its header does not describe a scorer', 'Use the package version that trained it')
     if header['prep'] != asdict(prep): raise InputError(path, f'it was trained with the preprocessing {header["prep"]}', 'Use a scorer with the preprocessing of the prompts')

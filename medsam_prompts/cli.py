@@ -22,10 +22,11 @@ def _about_model(path):
     "What the header of a model file says, long lists by their length."
     from medsam_prompts.all import read_model
     header, state = read_model(path)
+    lists = dict(labelled='cases', valid='cases', log='epochs')
     for k, v in {**header, 'tensors': f'{len(state)}, {sum(t.numel() for t in state.values())} numbers'}.items():
-        if k == 'training_set': v = {**v, 'cases': len(v.get('cases', ()))}
-        if k == 'prompts': v = {n: v.get(n) for n in ('source', 'name', 'oracle')}
-        print(f'{k:20} {f"{len(v)} cases" if k in ("labelled", "valid") else f"{len(v)} epochs" if k == "log" else v}')
+        if k == 'training_set' and isinstance(v, dict): v = {**v, 'cases': len(v['cases']) if isinstance(v.get('cases'), list) else '?'}
+        if k == 'prompts' and isinstance(v, dict): v = {n: v.get(n) for n in ('source', 'name', 'oracle')}
+        print(f'{k:20} {f"{len(v)} {lists[k]}" if k in lists and isinstance(v, list) else v}')
 
 def _checkpoints(a):
     from medsam_prompts.checkpoints import checkpoint_state, checkpoints, fetch_checkpoint

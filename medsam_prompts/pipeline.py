@@ -127,7 +127,7 @@ def load_generator(
     "A trained generator with the backbone it belongs to; raises `InputError` where the weights differ."
     header, state = read_model(path)
     segmenter = backbone_of(header, path, device)
-    return learned_from(header, state, path), segmenter, Prep(**header['prep'])
+    return learned_from(header, state, path), segmenter, prep_of(header, path)
 
 # %% ../nbs/77_pipeline.ipynb #68ef9337
 def predict_folder(

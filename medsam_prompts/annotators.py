@@ -9,7 +9,6 @@ __all__ = ['candidate_makers', 'annotators', 'one_answer', 'PromptedSet', 'lowre
            'Scored', 'AnotherModel', 'named_annotator']
 
 # %% ../nbs/51_annotators.ipynb #d755f494
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 
 from .core import *
 from .data.readers import *
+from .data.tables import *
 from .data.preprocess import *
 from .prompts.core import *
 from .backbones.core import *
@@ -277,15 +277,17 @@ class Ratings(Annotator):
         path, # csv file: image,candidate,rating
     ):
         self.path, self.name, self.rated = Path(path), 'ratings', {}
-        if not self.path.is_file(): raise InputError(path, 'there is no such file', 'Give a csv file with the columns image,candidate,rating')
-        lines = csv.DictReader(self.path.read_text(encoding='utf-8-sig').splitlines())
-        for row in lines: self._note(row, lines.line_num)
+        self.lines = {} # name -> the first line that rates it, and the name as written
+        numbers = ('candidate', 'rating')
+        for line, row in read_table(path, ('image', *numbers), numbers): self._note(row, line)
 
     def _note(self, row, line):
-        try: name, k, r = stem(row['image']), int(row['candidate']), float(row['rating'])
-        except (KeyError, TypeError, ValueError): raise InputError(self.path, f'line {line} is not image,candidate,rating with two numbers', 'Correct the line') from None
+        name, k = stem(row['image']), cell_whole_number(row, 'candidate', self.path, line, 0, 255)
+        r = cell_number(row, 'rating', self.path, line)
+        if not name: raise InputError(self.path, f'line {line} names no image', 'Correct the line')
         if k in self.rated.setdefault(name, {}): raise InputError(self.path, f'line {line} rates candidate {k} of {name} again', 'Leave one of the lines')
         self.rated[name][k] = r
+        self.lines.setdefault(name, (line, row['image']))
 
     @property
     def sha256(self): return fingerprint(self.name, self.rated)

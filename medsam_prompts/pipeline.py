@@ -33,14 +33,15 @@ def boxes_from_csv(
     labels:tuple=(), # targets; empty: every label of the file
 ) -> tuple: # `CaseList` of the cases with a box, per case a list of (K,4) for each target, targets, number of cases without
     "Training boxes that a person drew."
-    cases, drawn, kept = folder_cases(images), read_boxes(path), []
-    check_drawn(drawn, list_images(images), path)
+    drawn = check_drawn(read_boxes(path), list_images(images), path)
+    cases, whole, kept = folder_cases(images), DrawnCheck(drawn, path), []
     there = sorted({d.label for lines in drawn.values() for d in lines})
     for l in labels:
         if l not in there: raise InputError(path, f'no line has the label {l}', 'Choose a label of the file')
     for i, case in enumerate(progress(cases, 'boxes')):
-        lines = drawn_for(case, drawn, path)
+        lines = whole.see(case)
         kept.append((i, [np.array([v for v, l in lines if l == t]).reshape(-1, 4) for t in labels or there]))
+    whole.judge()
     return _kept(cases, kept, tuple(labels or there), path)
 
 def boxes_from_masks(
@@ -155,7 +156,7 @@ def predict_folder(
 def _check_inputs(generator, images, files, out):
     "Find what is wrong before anything is written."
     if Path(out).resolve() == Path(images).resolve(): raise InputError(out, 'masks would overwrite the images', 'Choose another --out')
-    generator.check(list(files))
+    generator.check(files)
     for path in progress(files.values(), 'checking'):
         for case in read_case(path).slices(): generator.check_case(case)
 

@@ -7,6 +7,7 @@ __all__ = ['some_masks', 'draw_labelled', 'read_labelled', 'SemiCases', 'semi_ca
            'module_answers', 'write_candidates', 'train_prefer', 'load_tuned', 'load_predictor', 'check_start']
 
 # %% ../nbs/78_semisupervised.ipynb #218e831d
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 from .core import *
 from .data.readers import *
+from .data.tables import *
 from .data.datasets import *
 from .data.preprocess import *
 from .backbones.core import *
@@ -68,12 +70,14 @@ def read_labelled(
     masked:set, # names with a mask
 ) -> set: # names
     "Images that a file lists; a volume stands for all its slices."
-    if not Path(path).is_file(): raise InputError(path, 'there is no such file', 'Write the labelled images into a text file, one on each line')
-    found = set()
-    for i, line in enumerate(Path(path).read_text(encoding='utf-8-sig').splitlines(), 1):
-        if not line.strip(): continue
-        name = stem(line.strip()); own = {n for n in cases.names if name in (n, n.rsplit('_z', 1)[0])}
-        if not own: raise InputError(path, f'line {i}: there is no image {name}', 'Correct the name')
+    found, names = set(), set(cases.names)
+    of = {n: {n} for n in names}
+    for n in names:
+        volume = re.sub(r'_z\d{3,}$', '', n)
+        if volume not in names: of.setdefault(volume, set()).add(n)
+    for i, written in read_names(path, 'Write the labelled images into a text file, one on each line'):
+        name = find_name(written, set(of), path, i)
+        own = of[name]
         if own - masked: raise InputError(path, f'line {i}: {name} has no mask', 'Give its mask, or take it off the list')
         found |= own
     if not found: raise InputError(path, 'it lists no image', 'Write one on each line')
@@ -116,8 +120,8 @@ def read_ratings(
     unlabelled:CaseList|None,
 ) -> Ratings:
     "What a person says of these images."
-    who = Ratings(path); lost = next((n for n in who.rated if n not in cases.names), None)
-    if lost: raise InputError(path, f'it rates {lost}, and there is no such image', 'Correct the name')
+    who, names = Ratings(path), set(cases.names)
+    who.rated = {find_name(written, names, path, line): who.rated[n] for n, (line, written) in who.lines.items()}
     if not unlabelled or not set(who.rated) & set(unlabelled.names): raise InputError(path, 'it rates none of the unlabelled images', 'Rate what --rate wrote for the same --labelled or --labelled-fraction')
     return who
 

@@ -40,8 +40,8 @@ class PromptGenerator:
     times = 0 # answers that were fed back, see `FedBack`
     @property
     def all_targets(self) -> set: return set(self.targets) # labels that may come out for any case
-    def check(self, names:list): pass # raise `InputError` where these images cannot be served
-    def check_case(self, case:Case): pass # the same for one 2-D case
+    def check(self, names): pass # raise `InputError` where these images (stems, or what `list_images` gives) cannot be served
+    def check_case(self, case:Case): pass # the same for one 2-D case; `check` comes first, and then every case in order
     def __call__(self,
         segmenter:Segmenter,
         encoded:list, # of `Encoded`, B of them
@@ -127,8 +127,15 @@ class DrawnPrompts(PromptGenerator):
     @property
     def all_targets(self): return {d.label for lines in self.drawn.values() for d in lines}
 
-    def check(self, names): check_drawn(self.drawn, names, self.path)
-    def check_case(self, case): drawn_for(case, self.drawn, self.path)
+    def check(self, names):
+        self.drawn, self.unseen = check_drawn(self.drawn, names, self.path), set(names)
+        self.whole = DrawnCheck(self.drawn, self.path)
+
+    def check_case(self, case):
+        self.whole.see(case)
+        if case.volume and not case.name.endswith(f'_z{len(case.volume.image) - 1:03d}'): return
+        self.unseen.discard(case.volume.name if case.volume else case.name)
+        if not self.unseen: self.whole.judge()
 
     def __call__(self, segmenter, encoded):
         if len(encoded) != 1: raise ValueError('drawn prompts differ in number from image to image; use batch=1')

@@ -9,6 +9,7 @@ __all__ = ['save_model', 'read_model', 'check_backbone', 'prep_of']
 import json
 from pathlib import Path
 
+import torch
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 

@@ -760,6 +760,8 @@ def main(
 
 # %% ../nbs/80_cli.ipynb #e6cef7ac
 def _ended(why, code):
+    from medsam_prompts.core import forget_words
+    forget_words()
     print(f'medsam-prompts: {why}', file=sys.stderr)
     return code
 

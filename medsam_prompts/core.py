@@ -6,7 +6,7 @@
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
            'set_seed', 'pick_device', 'has_bfloat16', 'keep_freed_memory', 'versions', 'experiments_folder',
            'set_quiet', 'tell', 'duration', 'Progress', 'progress', 'say', 'keep_words', 'say_kept', 'say_rest',
-           'hushed']
+           'forget_words', 'hushed']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
 import ctypes, errno, hashlib, json, os, random, re, sys, time
@@ -315,6 +315,12 @@ def say_rest():
     say_kept()
     for text, about in _said.items():
         if len(about) > 3: _print(f'{len(about) - 3} more like these: {text}')
+    forget_words()
+
+def forget_words():
+    "The command is refused, or over: what was kept is not said."
+    global _kept
+    _kept = None
     _said.clear()
 
 # %% ../nbs/00_core.ipynb #1dcf7ee0

@@ -7,7 +7,7 @@ __all__ = ['dicom_suffixes', 'no_pictures', 'header_tags', 'is_dicom', 'no_pictu
            'ds_lut', 'header_facts', 'pixel_spacing', 'read_dicom', 'slice_affine', 'Source', 'read_series',
            'dicom_cases']
 
-# %% ../../nbs/08c_data.dicom.ipynb #8ff10b91
+# %% ../../nbs/08c_data.dicom.ipynb #fa264b02
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from .cases import *
 from .pictures import *
 from .volumefiles import *
 
-# %% ../../nbs/08c_data.dicom.ipynb #aa52a612
+# %% ../../nbs/08c_data.dicom.ipynb #986b9825
 dicom_suffixes = ('.dcm', '.dicom', '.ima')
 
 def is_dicom(
@@ -31,7 +31,7 @@ def is_dicom(
         with open(path, 'rb') as f: return f.read(132)[128:] == b'DICM'
     except OSError: return False
 
-# %% ../../nbs/08c_data.dicom.ipynb #111085f2
+# %% ../../nbs/08c_data.dicom.ipynb #db3256f0
 no_pictures = {
     'Media Storage Directory': 'a DICOMDIR: a table of contents', 'SR Storage': 'a structured report', 'Key Object Selection': 'a key object selection',
     'RT Structure Set': 'a set of contours (RTSTRUCT)', 'RT Dose': 'a dose distribution (RTDOSE)', 'RT Plan': 'a treatment plan (RTPLAN)',
@@ -52,7 +52,7 @@ def no_picture(
     if what: return what
     return None if hdr.get('Rows') and hdr.get('Columns') else f'a file without pixels ({kind or "of unknown kind"})'
 
-# %% ../../nbs/08c_data.dicom.ipynb #b434cc53
+# %% ../../nbs/08c_data.dicom.ipynb #e9af0e3c
 header_tags = ('SOPClassUID SOPInstanceUID SeriesInstanceUID SeriesNumber SeriesDescription PatientID Modality Rows Columns SamplesPerPixel BitsAllocated '
                'NumberOfFrames PixelSpacing ImagerPixelSpacing ImagePositionPatient ImageOrientationPatient RescaleSlope RescaleIntercept InstanceNumber '
                'TemporalPositionIdentifier AcquisitionNumber EchoNumbers EchoTime TriggerTime DiffusionBValue InversionTime ImageType AcquisitionTime').split()
@@ -74,7 +74,7 @@ def dicom_header(
     except Exception as e: raise unreadable(path, e) from None
     return hdr
 
-# %% ../../nbs/08c_data.dicom.ipynb #0e43e52e
+# %% ../../nbs/08c_data.dicom.ipynb #6a2e9c66
 def _stored(ds):
     "Greys without what else is stored in their bits, bright where high."
     a = ds.pixel_array
@@ -100,7 +100,7 @@ def rescaled(
     a += int(intercept)
     return a
 
-# %% ../../nbs/08c_data.dicom.ipynb #2ef3e5f1
+# %% ../../nbs/08c_data.dicom.ipynb #9d97045b
 _packed_with = {'JPEG 2000': 'pylibjpeg-openjpeg', 'High-Throughput': 'pylibjpeg-openjpeg', 'JPEG-LS': 'pyjpegls', 'JPEG': 'pylibjpeg-libjpeg', 'RLE': 'pylibjpeg-rle'}
 
 def decoded(
@@ -123,7 +123,7 @@ def _is_native(ds):
 
 def _slope(ds): return float(ds.get('RescaleSlope') or 1), float(ds.get('RescaleIntercept') or 0)
 
-# %% ../../nbs/08c_data.dicom.ipynb #5bc90fd2
+# %% ../../nbs/08c_data.dicom.ipynb #ee553f40
 def _native(ds):
     a = _stored(ds)
     if 'ModalityLUTSequence' in ds: return np.asarray(ds_lut(a, ds))
@@ -147,7 +147,7 @@ def _in_group(ds, k, sequence):
         for g in groups:
             if g.get(sequence): return g[sequence][0]
 
-# %% ../../nbs/08c_data.dicom.ipynb #a894a140
+# %% ../../nbs/08c_data.dicom.ipynb #aee9603a
 def _gdcm(path):
     "What GDCM decodes, intensities included; None where it cannot."
     import SimpleITK as sitk
@@ -170,7 +170,7 @@ def _has_pixels(path):
     with hushed(): ds = pydicom.dcmread(path, force=True)
     return any(len(ds[k].value or b'') for k in ('PixelData', 'FloatPixelData', 'DoubleFloatPixelData') if k in ds)
 
-# %% ../../nbs/08c_data.dicom.ipynb #282f5b7d
+# %% ../../nbs/08c_data.dicom.ipynb #db51f56f
 def header_facts(
     hdr, # pydicom data set
     path, # named in words to the user
@@ -190,7 +190,7 @@ def pixel_spacing(hdr):
     mm = hdr.get('PixelSpacing') or hdr.get('ImagerPixelSpacing')
     return tuple(float(s) for s in mm) if mm and all(float(s) > 0 for s in mm) else None
 
-# %% ../../nbs/08c_data.dicom.ipynb #a85848af
+# %% ../../nbs/08c_data.dicom.ipynb #d1556dc9
 def read_dicom(
     path, # a DICOM file
 ) -> tuple: # pixels (H,W[,3]) and None, or voxels as in the file and `Geometry`; header facts
@@ -208,7 +208,7 @@ def read_dicom(
     else: voxels, geo = frames[order].transpose(2, 1, 0), Geometry.from_affine(affine, frames.shape[::-1])
     return voxels, geo, {**facts, 'spacing_mm': geo.spacing_mm}
 
-# %% ../../nbs/08c_data.dicom.ipynb #08959eab
+# %% ../../nbs/08c_data.dicom.ipynb #fbf090ee
 def _frame_places(hdr, path):
     "Order of an enhanced file's frames along their normal, and the affine; None where frames have no positions."
     n = int(hdr.get('NumberOfFrames') or 1)
@@ -234,7 +234,7 @@ def _loop_geometry(path, frames):
         return Geometry.from_affine(np.diag([-a, -b, c, 1]), size)
     except (RuntimeError, ValueError): return Geometry.from_affine(np.diag([-1., -1, 1, 1]), frames.shape[::-1])
 
-# %% ../../nbs/08c_data.dicom.ipynb #1658672f
+# %% ../../nbs/08c_data.dicom.ipynb #db1d5004
 def slice_affine(
     at:np.ndarray, # (n,3) positions in order, L,P,S mm
     orientation:np.ndarray, # (6,) directions of rows and columns
@@ -260,7 +260,7 @@ def _check_steps(steps, source, names):
         raise InputError(source, f'{names[k]} and {names[k + 1]} are only {steps[k]:.3g} mm apart, others {usual:.3g}', 'Leave the slices out that do not belong')
     if np.ptp(steps) > .05*usual: say(f'slices are {steps.min():.3g} to {steps.max():.3g} mm apart; the mask is written as if all were {steps.mean():.3g}', source)
 
-# %% ../../nbs/08c_data.dicom.ipynb #8c63da9f
+# %% ../../nbs/08c_data.dicom.ipynb #64bde938
 def _check_line(at, step, normal, source):
     "Shifts of slices against each other: a steady one is a gantry tilt, any other is refused."
     off = at - at[0] - np.arange(len(at))[:, None]*step
@@ -271,7 +271,7 @@ def _check_line(at, step, normal, source):
     angle = np.degrees(np.arctan2(np.linalg.norm(step - along*normal), abs(along)))
     if angle > .5: say(f'the gantry was tilted by {angle:.0f} degrees; the mask is written with the same shear', source)
 
-# %% ../../nbs/08c_data.dicom.ipynb #86ae08a7
+# %% ../../nbs/08c_data.dicom.ipynb #bf0e89dc
 @dataclass(frozen=True)
 class Source:
     "Where the pixels of a case are: one file under a name of its own, or the slices of a DICOM volume."
@@ -304,7 +304,7 @@ def _stacked(slices, n):
         out[k] = a
     return out
 
-# %% ../../nbs/08c_data.dicom.ipynb #c5360d1b
+# %% ../../nbs/08c_data.dicom.ipynb #31496748
 def dicom_cases(
     files:list, # DICOM files of one folder
     folder:Path, # that folder
@@ -317,6 +317,7 @@ def dicom_cases(
     for group in _groups(headers, why): (stacks if len(group) > 1 else singles).append(group)
     for group, label in zip(stacks, _labels(stacks, headers, name)): _add_volumes(cases, why, group, headers, folder, label)
     for p, in singles: cases[alone if alone and len(headers) == 1 else _stem(p)] = p
+    if stacks: why.update({_stem(p): f'it is a series of its own beside {_labels(stacks, headers, name)[0]}' for p, in singles})
     if len(cases) > 1 and stacks and name not in cases: why[name] = f'the folder holds {len(cases)} volumes and pictures ({_few(cases)}), since series or positions differ'
     return cases, why
 
@@ -324,7 +325,7 @@ def _stem(p): return p.name[:-len(p.suffix)] if p.name.lower().endswith(dicom_su
 
 def _few(names): return ', '.join(list(names)[:3]) + ', ..'*(len(names) > 3)
 
-# %% ../../nbs/08c_data.dicom.ipynb #57f4bb0d
+# %% ../../nbs/08c_data.dicom.ipynb #b2a6c508
 def _groups(headers, why):
     "Lists of files that belong together; what is no picture goes to `why`."
     groups = defaultdict(list)
@@ -349,7 +350,7 @@ def _by_orientation(group, headers):
         part.append(p)
     return [part for _, part in parts]
 
-# %% ../../nbs/08c_data.dicom.ipynb #122ee379
+# %% ../../nbs/08c_data.dicom.ipynb #98121850
 def _labels(stacks, headers, name):
     "Names of the volumes of one folder."
     if len(stacks) == 1: return [name]
@@ -364,7 +365,7 @@ def _add_volumes(cases, why, group, headers, folder, label):
     if len(phases) > 1: why[label] = f'each position occurs {len(phases)} times, so it is {len(phases)} volumes ({label}_phase1, ..)'
     for p in group: why[p.name] = f'it is a slice of the volume {label}'
 
-# %% ../../nbs/08c_data.dicom.ipynb #1a790aba
+# %% ../../nbs/08c_data.dicom.ipynb #5db6e796
 def _place(h): return float(np.array(h.ImagePositionPatient, float) @ _normal(np.array(h.ImageOrientationPatient, float)))
 
 def _series(files, headers, folder, name):
@@ -381,7 +382,7 @@ def _check_copies(group, headers, folder):
     twice = next((names for names in by_uid.values() if len(names) > 1), None)
     if twice: raise InputError(folder, f'{twice[0]} and {twice[1]} are the same slice (one SOPInstanceUID), at one position', 'Leave one of them out')
 
-# %% ../../nbs/08c_data.dicom.ipynb #3bdfc12f
+# %% ../../nbs/08c_data.dicom.ipynb #21bc8ef7
 _phase_tags = 'TemporalPositionIdentifier AcquisitionNumber EchoNumbers EchoTime TriggerTime DiffusionBValue InversionTime ImageType AcquisitionTime'.split()
 
 def _phases(group, headers, folder):

@@ -15,6 +15,11 @@ import torch
 
 from .core import *
 from .checkpoints import *
+from .data.cases import *
+from .data.pictures import *
+from .data.volumefiles import *
+from .data.dicom import *
+from .data.masks import *
 from .data.readers import *
 from .data.phantoms import *
 from .data.datasets import *

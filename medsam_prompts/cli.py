@@ -6,34 +6,69 @@
 __all__ = ['main']
 
 # %% ../nbs/80_cli.ipynb #3741d875
-import argparse, os, sys
+import argparse, math, os, shlex, sys
 
 # %% ../nbs/80_cli.ipynb #d0b09477
 def _info(a):
     if a.model: return _about_model(a.model)
     import platform
-    from medsam_prompts.checkpoints import checkpoint_state, checkpoints
+    from medsam_prompts.checkpoints import added_checkpoints, checkpoint_state, checkpoints
     from medsam_prompts.core import data_home, home, offline, pick_device, versions
-    facts = {**versions(), 'device': pick_device(a.device), 'cores': os.cpu_count(), 'platform': platform.platform(), 'home': home(),
-             'data': data_home() or 'MEDSAM_PROMPTS_DATA is not set', 'offline': offline(), **{f'weights {n}': checkpoint_state(n) for n in checkpoints}}
-    for k, v in facts.items(): print(f'{k:20} {v}')
+    here = dict(device=pick_device(a.device), cores=os.cpu_count(), platform=platform.platform())
+    homes = dict(home=home(), data=data_home() or 'MEDSAM_PROMPTS_DATA is not set', offline=offline())
+    weights = {f'weights {n}': checkpoint_state(n) for n in checkpoints | added_checkpoints()}
+    for k, v in {**versions(), **here, **homes, **weights}.items(): print(f'{k:20} {v}')
 
+# %% ../nbs/80_cli.ipynb #4ccd994a
 def _about_model(path):
     "What the header of a model file says, long lists by their length."
     from medsam_prompts.all import read_model
     header, state = read_model(path)
-    for k, v in {**header, 'tensors': f'{len(state)}, {sum(t.numel() for t in state.values())} numbers'}.items():
-        if k == 'training_set': v = {**v, 'cases': len(v.get('cases', ()))}
-        if k == 'prompts': v = {n: v.get(n) for n in ('source', 'name', 'oracle')}
-        print(f'{k:20} {f"{len(v)} cases" if k in ("labelled", "valid") else f"{len(v)} epochs" if k == "log" else v}')
+    numbers = sum(t.numel() for t in state.values())
+    for k, v in {**header, 'tensors': f'{len(state)}, {numbers} numbers'}.items(): print(f'{k:20} {_in_short(k, v)}')
 
+def _in_short(key, value):
+    many = dict(labelled='cases', valid='cases', log='epochs')
+    if key in many and isinstance(value, list): return f'{len(value)} {many[key]}'
+    if not isinstance(value, dict): return value
+    if key == 'prompts': return {n: value.get(n) for n in ('source', 'name', 'oracle')}
+    return {**value, 'cases': len(value['cases'])} if isinstance(value.get('cases'), list) else value
+
+# %% ../nbs/80_cli.ipynb #48eb64e0
 def _checkpoints(a):
-    from medsam_prompts.checkpoints import checkpoint_state, checkpoints, fetch_checkpoint
     from medsam_prompts.core import InputError
-    if a.action == 'fetch' and not a.name: raise InputError('checkpoints fetch', 'it needs a name', f'Choose one of {", ".join(checkpoints)}')
-    if a.action == 'fetch': return print(fetch_checkpoint(a.name))
-    for c in checkpoints.values(): print(f'{c.name:14} {checkpoint_state(c.name):8} {c.size/1e6:8.1f} MB  {c.licence:12} {c.sha256}  {c.sources[0]}')
+    needs = dict(list=0, fetch=1, add=2)[a.action]
+    if sum(o is not None for o in (a.name, a.file)) < needs:
+        problem = 'it needs a name' + ' and a file'*(needs > 1)
+        raise InputError(f'checkpoints {a.action}', problem, 'medsam-prompts checkpoints lists the names')
+    dict(list=_list_checkpoints, fetch=_fetch_checkpoint, add=_add_checkpoint)[a.action](a)
 
+def _list_checkpoints(a):
+    from medsam_prompts.all import added_checkpoints, by_hand, checkpoint_state, checkpoints
+    added = added_checkpoints()
+    for c in {**checkpoints, **added}.values():
+        where = c.sources[0] if c.sources else c.homepage
+        print(f'{c.name:16} {checkpoint_state(c.name):8} {c.size/1e6:8.1f} MB  {c.licence:14} {c.sha256}  {where}')
+    for name, where in by_hand.items():
+        if name not in added: print(f'{name:16} absent   medsam-prompts checkpoints add {name} FILE; the file: {where}')
+
+# %% ../nbs/80_cli.ipynb #60fb6187
+def _fetch_checkpoint(a):
+    from medsam_prompts.all import fetch_checkpoint
+    print(fetch_checkpoint(a.name))
+
+def _add_checkpoint(a):
+    from medsam_prompts.all import add_checkpoint, backbones, checkpoint_path, checkpoints, InputError, say
+    if a.name not in backbones:
+        raise InputError(a.name, 'there is no such backbone', f'Choose one of {", ".join(backbones)}')
+    added = add_checkpoint(a.name, a.file, backbones[a.name]['build'](), a.sha256 or '')
+    official = checkpoints.get(a.name)
+    if official and official.sha256 != added.sha256:
+        say(f'{a.file} is not the official file of {a.name}, and is used in its place')
+    print(f'{checkpoint_path(a.name)}: weights of {a.name}, sha256 {added.sha256}')
+    _next('predict', backbone=a.name, boxes='boxes.csv', images='DIR', out='masks')
+
+# %% ../nbs/80_cli.ipynb #6b457a99
 def _datasets(a):
     from medsam_prompts.all import datasets, InputError, state_line
     if a.action == 'list':
@@ -41,9 +76,13 @@ def _datasets(a):
         for d in datasets.values():
             if d.state() in ('absent', 'incomplete'): print(f'{d.name} is {state_line(d)}')
         return
-    if a.name not in datasets: raise InputError(a.name or 'datasets show', 'there is no such data set', f'Choose one of {", ".join(datasets)}')
+    if a.name not in datasets:
+        raise InputError(a.name or 'datasets show', 'there is no such data set', f'Choose one of {", ".join(datasets)}')
     d = datasets[a.name]
-    for k, v in dict(name=d.name, title=d.title, state=state_line(d), cases=_what_is_there(d), structures=', '.join(d.structures), layout=', '.join(d.layout) or 'embedded', splits=f'by {d.split_by}', licence=d.licence, source=d.homepage, note=d.note).items(): print(f'{k:12} {v}')
+    what = dict(name=d.name, title=d.title, state=state_line(d), cases=_what_is_there(d))
+    how = dict(structures=', '.join(d.structures), layout=', '.join(d.layout) or 'embedded', splits=f'by {d.split_by}')
+    where = dict(licence=d.licence, source=d.homepage, note=d.note)
+    for k, v in {**what, **how, **where}.items(): print(f'{k:12} {v}')
 
 def _what_is_there(d):
     "Cases and subjects, or the first file that is missing."
@@ -53,12 +92,36 @@ def _what_is_there(d):
     except InputError as e: return e
     return f'{len(cases)} of {len(set(cases.subjects))} subjects'
 
-# %% ../nbs/80_cli.ipynb #72707c61
-def _embed(a):
-    from medsam_prompts.all import encode_options, FastCache, folder_cases, load_segmenter, pick_device
-    cache, cases = FastCache(load_segmenter(a.backbone, device=pick_device(a.device)), options=encode_options(a.encode)), folder_cases(a.images)
-    print(f'{cache.fill(cases)} embedded, {len(cases)} in all: {cache.folder}')
+# %% ../nbs/80_cli.ipynb #39834a17
+def _encoding(a, segmenter, header=None):
+    "How to encode: as asked for, as the model was trained, or as is fastest here."
+    from medsam_prompts.all import encode_of, encode_options
+    if header and not a.encode: return encode_of(header, a.model)
+    return encode_options(a.encode or ('auto',), segmenter)
 
+def _prep(window, *models):
+    "What is done to images first; `models` are model files with their `Prep`."
+    from medsam_prompts.all import InputError, Prep
+    for path, prep in models:
+        if window not in (None, prep.window):
+            problem = f'{path} was trained with the window {prep.window}'
+            raise InputError(f'--window {window}', problem, 'Leave --window out, or train again')
+        window = prep.window
+    return models[0][1] if models else Prep(window=window or 'auto')
+
+def _next(command, **options):
+    "The command that usually follows."
+    from medsam_prompts.core import tell
+    words = [w for k, v in options.items() for w in (f'--{k}', str(v))]
+    tell(f'next: medsam-prompts {command} {shlex.join(words)}')
+
+def _watch(a):
+    "Report to a tracker, if asked, into a folder beside the model."
+    if not a.track: return
+    from medsam_prompts.trackers import track
+    track(a.track, f'{a.out}.track')
+
+# %% ../nbs/80_cli.ipynb #fcd8f950
 def _labels(text):
     "1,3 -> (1, 3)."
     labels = tuple(int(v) for v in text.split(','))
@@ -71,57 +134,143 @@ def _bounds(pairs):
     if not pairs: return {}
     try: bounds = tuple(tuple(float(v) for v in p.split(',')) for p in pairs)
     except ValueError: bounds = ()
-    if not bounds or not all(len(b) == 2 and 0 <= b[0] < b[1] <= 1 for b in bounds): raise InputError(f'--bounds {" ".join(pairs)}', 'these are not shares of a box', 'Give LOWER,UPPER between 0 and 1')
+    if not bounds or not all(len(b) == 2 and 0 <= b[0] < b[1] <= 1 for b in bounds):
+        remedy = 'Give LOWER,UPPER between 0 and 1'
+        raise InputError(f'--bounds {" ".join(pairs)}', 'these are not shares of a box', remedy)
     return dict(bounds=bounds) if len(bounds) > 1 else dict(zip(('lower', 'upper'), bounds[0]))
 
-def _watch(a):
-    "Report to a tracker, if asked, into a folder beside the model."
-    if not a.track: return
-    from medsam_prompts.trackers import track
-    track(a.track, f'{a.out}.track')
+# %% ../nbs/80_cli.ipynb #cdf8c153
+def _check_window(a):
+    "Write a window of two numbers in one way."
+    from medsam_prompts.core import InputError
+    text = getattr(a, 'window', None)
+    if text is None or text in _windows: return
+    try: low, high = (float(v) for v in text.split(','))
+    except ValueError: low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        remedy = f'Give {", ".join(_windows)}, or LOW,HIGH: two numbers, the smaller one first'
+        raise InputError(f'--window {text}', 'this is not a window', remedy)
+    a.window = f'{low:g},{high:g}'
 
+# %% ../nbs/80_cli.ipynb #72707c61
+def _embed(a):
+    from medsam_prompts.all import FastCache, folder_cases, load_segmenter, pick_device
+    segmenter = load_segmenter(a.backbone, device=pick_device(a.device))
+    cache, cases = FastCache(segmenter, _prep(a.window), _encoding(a, segmenter)), folder_cases(a.images)
+    print(f'{cache.fill(cases)} embedded, {len(cases)} in all: {cache.folder}')
+    _next('train weak', images=a.images, boxes='boxes.csv', out='head.safetensors')
+
+# %% ../nbs/80_cli.ipynb #528c85ed
 def _train_weak(a):
     _watch(a)
-    from medsam_prompts.all import boxes_from_csv, boxes_from_masks, encode_options, load_segmenter, pick_device, train_weak, weak_recipe
-    recipe, labels = weak_recipe(a.recipe, epochs=a.epochs, members=a.members, **_bounds(a.bounds)), tuple(a.label or ())
-    cases, boxes, targets, without = boxes_from_csv(a.images, a.boxes, labels) if a.boxes else boxes_from_masks(a.images, a.masks, labels, a.components)
-    if without: print(f'{without} of {len(cases) + without} cases do not show the target and are skipped', file=sys.stderr)
-    header = train_weak(load_segmenter(a.backbone, device=pick_device(a.device)), cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, resume=a.resume, encode=encode_options(a.encode))
-    print(f'{a.out}: learned from {len(header["training_set"]["cases"])} cases in {recipe.epochs} epochs, last loss {header["final_loss"]:.4f}')
+    from medsam_prompts.all import load_segmenter, pick_device, say, say_kept, train_weak
+    recipe, (cases, boxes, targets, without) = _recipe(a), _boxes(a)
+    if without: say(f'{without} of {len(cases) + without} cases do not show the target and are skipped')
+    say_kept()
+    segmenter = load_segmenter(a.backbone, device=pick_device(a.device))
+    how = dict(prep=_prep(a.window), resume=a.resume, encode=_encoding(a, segmenter))
+    header = train_weak(segmenter, cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, **how)
+    learned = f'learned from {len(header["training_set"]["cases"])} cases in {recipe.epochs} epochs'
+    print(f'{a.out}: {learned}, last loss {header["final_loss"]:.4f}')
+    _next('predict', model=a.out, images='DIR', out='masks')
 
+def _recipe(a):
+    from medsam_prompts.all import InputError, weak_recipe
+    recipe = weak_recipe(a.recipe, epochs=a.epochs, members=a.members, **_bounds(a.bounds))
+    if a.bounds and not recipe.box_weight*recipe.box.size_weight:
+        problem = f'the recipe {a.recipe} does not look at sizes'
+        raise InputError(f'--bounds {" ".join(a.bounds)}', problem, 'Add --recipe paper, or leave --bounds out')
+    return recipe
+
+def _boxes(a):
+    from medsam_prompts.all import boxes_from_csv, boxes_from_masks
+    labels = tuple(a.label or ())
+    if a.boxes: return boxes_from_csv(a.images, a.boxes, labels)
+    return boxes_from_masks(a.images, a.masks, labels, a.components)
+
+# %% ../nbs/80_cli.ipynb #9c037e69
 def _train_scorer(a):
     _watch(a)
-    from medsam_prompts.all import folder_cases, InputError, load_generator, load_segmenter, pick_device, Prep, scorer_recipe, train_scorer
-    recipe, dev = scorer_recipe(a.recipe, **({} if a.epochs is None else dict(epochs=a.epochs))), pick_device(a.device)
-    learned, segmenter, prep = load_generator(a.model, dev) if a.model else (None, load_segmenter(a.backbone, device=dev), Prep())
-    if learned and len(learned.all_targets) > 1: raise InputError(a.model, f'a scorer judges masks of one structure, and this model finds {len(learned.all_targets)}', 'Train a model of one structure')
+    from medsam_prompts.all import folder_cases, scorer_recipe, train_scorer
+    recipe = scorer_recipe(a.recipe, **({} if a.epochs is None else dict(epochs=a.epochs)))
+    learned, segmenter, prep = _to_be_scored(a)
     header = train_scorer(segmenter, folder_cases(a.images, a.masks), a.out, recipe, a.seed, prep, a.resume, learned)
-    v, n = header['validation'], header['without_target']
-    if n: print(f'{n} of {n + len(header["training_set"]["cases"])} cases do not show the target and are skipped', file=sys.stderr)
-    still = [k for k, s in header['settings'].items() if s['margin'] == 1]
-    if still: print(f'held-out subjects show no gain without harm, or are too few to show it: predict --evolve will move none of: {", ".join(still)}', file=sys.stderr)
-    for k, s in header['settings'].items():
-        if s['margin'] < 1 or s['three']: print(f'{k}: {"the best-scored of three masks" if s["three"] else "one mask"}, {"not moved" if s["margin"] == 1 else "%s for a gain of more than %g" % ("moved" if s["steps"] else "exchanged", s["margin"])}{", with the boxes around its answers as other starts"*(s["starts"] > 1)}, overlap with the first mask at least {s["overlap"]:g}')
-    print(f'{a.out}: on {v["masks"]} masks of subjects that it was not trained on, predicted and true Dice correlate with r = {v["r"]:.2f} (mean squared error {v["loss"]:.4f})')
+    _say_scored(a, header)
+    prompts = dict(model=a.model) if a.model else dict(backbone=a.backbone, points='points.csv')
+    _next('predict', **prompts, evolve=a.out, images='DIR', out='masks')
+
+def _to_be_scored(a):
+    "Prompts that are tried, the backbone, and how images are prepared."
+    from medsam_prompts.all import InputError, load_generator, load_segmenter, pick_device
+    dev = pick_device(a.device)
+    if not a.model: return None, load_segmenter(a.backbone, device=dev), _prep(a.window)
+    learned, segmenter, prep = load_generator(a.model, dev)
+    if len(learned.all_targets) > 1:
+        problem = f'a scorer judges masks of one structure, and this model finds {len(learned.all_targets)}'
+        raise InputError(a.model, problem, 'Train a model of one structure')
+    return learned, segmenter, _prep(a.window, (a.model, prep))
+
+# %% ../nbs/80_cli.ipynb #dd750594
+def _say_scored(a, header):
+    "What a scorer is good for."
+    from medsam_prompts.core import say
+    v, n, settings = header['validation'], header['without_target'], header['settings']
+    if n: say(f'{n} of {n + len(header["training_set"]["cases"])} cases do not show the target and are skipped')
+    still = [k for k, s in settings.items() if s['margin'] == 1]
+    no_gain = 'held-out subjects show no gain without harm, or are too few to show it'
+    if still: say(f'{no_gain}: predict --evolve will move none of: {", ".join(still)}')
+    for k, s in settings.items():
+        if s['margin'] < 1 or s['three']: print(f'{k}: {_setting(s)}')
+    related = f'predicted and true Dice correlate with r = {v["r"]:.2f} (mean squared error {v["loss"]:.4f})'
+    print(f'{a.out}: on {v["masks"]} masks of subjects that it was not trained on, {related}')
+
+def _setting(s):
+    "How far predict --evolve will go."
+    masks = 'the best-scored of three masks' if s['three'] else 'one mask'
+    moved = 'moved' if s['steps'] else 'exchanged'
+    way = f'{moved} for a gain of more than {s["margin"]:g}' if s['margin'] < 1 else 'not moved'
+    starts = ', with the boxes around its answers as other starts'*(s['starts'] > 1)
+    return f'{masks}, {way}{starts}, overlap with the first mask at least {s["overlap"]:g}'
 
 # %% ../nbs/80_cli.ipynb #d5216ed5
 def _train_prefer(a):
     _watch(a)
-    from medsam_prompts.all import EmbeddingCache, backbone_of, check_start, load_segmenter, load_tuned, make_prompts, pick_device, read_model, train_prefer, write_candidates
-    dev = pick_device(a.device); segmenter = backbone_of(read_model(a.model)[0], a.model, dev) if a.model else load_segmenter(a.backbone, device=dev); cache = EmbeddingCache(segmenter)
+    from medsam_prompts.all import EmbeddingCache, check_start, load_tuned, make_prompts, train_prefer
+    segmenter, prep = _before_tuning(a)
+    cache = EmbeddingCache(segmenter, prep)
     start, generator, header = load_tuned(a.init, segmenter) if a.init else (None, None, {})
     source, text = _source(a, header), _topic(a.text)
     recipe, cases, parts = _semi_cases(a, header, source)
     if a.init: check_start(header, a.init, parts)
-    if not a.init or a.prompt or a.text or a.model: generator = make_prompts(source, segmenter, parts.labelled, cache, a.seed, clip=a.clip, model=a.model, **text)
+    if not a.init or a.prompt or a.text or a.model:
+        generator = make_prompts(source, segmenter, parts.labelled, cache, a.seed, clip=a.clip, model=a.model, **text)
     annotator = _annotator(a, segmenter, cache, cases, parts)
     result = train_prefer(segmenter, cache, parts, source, generator, annotator, a.out, recipe, a.seed, start, a.resume)
-    if a.rate and parts.unlabelled: print(f'{a.rate}: {write_candidates(a.rate, result, segmenter, parts.unlabelled, recipe)} images to rate in ratings.csv; then --init {a.out} --ratings {a.rate}/ratings.csv')
+    if a.rate and parts.unlabelled: _write_rated(a, result, segmenter, parts, recipe)
     _say_preferred(a, result)
+    _next('predict', model=a.out, images='DIR', out='masks')
 
+# %% ../nbs/80_cli.ipynb #742ed57c
+def _before_tuning(a):
+    "The backbone, and how images are prepared: both as the given models have them."
+    from medsam_prompts.all import backbone_of, load_segmenter, pick_device, prep_of, read_model
+    dev, given = pick_device(a.device), [p for p in (a.model, a.init) if p]
+    headers = {p: read_model(p)[0] for p in given}
+    segmenter = backbone_of(headers[a.model], a.model, dev) if a.model else load_segmenter(a.backbone, device=dev)
+    return segmenter, _prep(a.window, *((p, prep_of(h, p)) for p, h in headers.items() if 'prep' in h))
+
+def _write_rated(a, result, segmenter, parts, recipe):
+    from medsam_prompts.all import write_candidates
+    n = write_candidates(a.rate, result, segmenter, parts.unlabelled, recipe)
+    print(f'{a.rate}: {n} images to rate in ratings.csv; then --init {a.out} --ratings {a.rate}/ratings.csv')
+
+# %% ../nbs/80_cli.ipynb #ed86ce99
 def _source(a, header):
     "The name of the source of prompts."
-    return a.prompt or ('clip' if a.text else 'learned' if a.model else header['prompts']['source'] if header else 'probe')
+    if a.prompt: return a.prompt
+    if a.text: return 'clip'
+    if a.model: return 'learned'
+    return header['prompts']['source'] if header else 'probe'
 
 def _topic(text):
     "Options of a text prompt: a topic or phrase, or a bank with one entry."
@@ -130,84 +279,166 @@ def _topic(text):
     import yaml
     from pathlib import Path
     from medsam_prompts.all import load_bank
-    load_bank(text); names = list(yaml.safe_load(Path(text).read_text(encoding='utf-8')))
-    if len(names) != 1: raise InputError(text, f'it has entries for {", ".join(names)}', 'Leave the one that is to be segmented')
+    load_bank(text)
+    names = list(yaml.safe_load(Path(text).read_text(encoding='utf-8')))
+    if len(names) != 1:
+        raise InputError(text, f'it has entries for {", ".join(names)}', 'Leave the one that is to be segmented')
     return dict(text=names[0], bank=text)
 
 # %% ../nbs/80_cli.ipynb #daa641b7
 def _semi_cases(a, header, source):
     "Recipe, all cases, and who does what."
-    from medsam_prompts.all import draw_labelled, prefer_recipe, read_labelled, semi_cases, some_masks
-    changes = {k: v for k, v in dict(epochs=a.epochs, align_epochs=a.align_epochs, variant=a.variant).items() if v is not None}
-    recipe = prefer_recipe(a.recipe, **changes, **(dict(parts=tuple(header['recipe']['parts'])) if header else {}))
+    from medsam_prompts.all import draw_labelled, prefer_recipe, read_labelled, say, semi_cases, some_masks
+    asked = dict(epochs=a.epochs, align_epochs=a.align_epochs, variant=a.variant)
+    changes = {k: v for k, v in asked.items() if v is not None}
+    if header: changes['parts'] = tuple(header['recipe']['parts'])
+    recipe = prefer_recipe(a.recipe, **changes)
     cases, masked = some_masks(a.images, a.masks, a.label)
-    names = read_labelled(a.labelled, cases, masked) if a.labelled else draw_labelled(cases, masked, a.labelled_fraction, a.subset_seed)
-    alone = a.rate or a.annotator == 'none'
-    truth = '' if alone and source != 'box' else 'the prompt box is taken from them' if source == 'box' else 'the annotator iou compares with them' if not a.ratings and a.annotator in (None, 'iou') else ''
-    parts = semi_cases(cases, masked, names, a.seed, recipe.select == 'best', truth, a.masks)
-    if parts.without: print(f'{parts.without} of {len(cases)} cases do not show the target and are skipped', file=sys.stderr)
+    if a.labelled: names = read_labelled(a.labelled, cases, masked)
+    else: names = draw_labelled(cases, masked, a.labelled_fraction, a.subset_seed)
+    parts = semi_cases(cases, masked, names, a.seed, recipe.select == 'best', _who_needs_truth(a, source), a.masks)
+    if parts.without: say(f'{parts.without} of {len(cases)} cases do not show the target and are skipped')
     return recipe, cases, parts
 
+def _who_needs_truth(a, source):
+    "Why masks of unlabelled images are looked at; nothing where they are not."
+    if source == 'box': return 'the prompt box is taken from them'
+    if a.rate or a.ratings or a.annotator not in (None, 'iou'): return ''
+    return 'the annotator iou compares with them'
+
+# %% ../nbs/80_cli.ipynb #f0b617ec
 def _annotator(a, segmenter, cache, cases, parts):
     "Who compares; nobody where only stage 1 is asked for, or all images are labelled."
-    from medsam_prompts.all import module_answers, named_annotator, rating_scorer, read_ratings
+    from medsam_prompts.all import module_answers, named_annotator, read_ratings
     if a.ratings: return read_ratings(a.ratings, cases, parts.unlabelled)
     if a.rate or a.annotator == 'none' or not parts.unlabelled: return None
-    score, known = rating_scorer(a.scorer, segmenter, parts, a.out, a.seed, cache.prep, a.resume) if a.annotator == 'scorer' else (None, ())
-    if known: print(f'{a.scorer}: {len(known)} of the unlabelled images have the names of images whose masks it has learned from (first: {known[0]})', file=sys.stderr)
-    return named_annotator(a.annotator or 'iou', parts.unlabelled, a.noise, a.seed, score_for=score, answers=module_answers(a.judge, segmenter, cache) if a.judge else None)
+    score = _rating_scorer(a, segmenter, cache, parts) if a.annotator == 'scorer' else None
+    answers = module_answers(a.judge, segmenter, cache) if a.judge else None
+    return named_annotator(a.annotator or 'iou', parts.unlabelled, a.noise, a.seed, score_for=score, answers=answers)
 
+def _rating_scorer(a, segmenter, cache, parts):
+    from medsam_prompts.all import rating_scorer, say
+    score, known = rating_scorer(a.scorer, segmenter, parts, a.out, a.seed, cache.prep, a.resume)
+    taught = 'of the unlabelled images have the names of images whose masks it has learned from'
+    if known: say(f'{a.scorer}: {len(known)} {taught} (first: {known[0]})')
+    return score
+
+# %% ../nbs/80_cli.ipynb #e86e0a62
 def _say_preferred(a, result):
     "What came out, in two lines at most."
-    h, v = result.header, result.header['validation']; n = h['counts']; log = result.log
+    from medsam_prompts.core import say
+    h, log = result.header, result.log
+    n, v = h['counts'], h['validation']
     for i in v.get('unchanged', ()):
-        if log if i == 2 else result.losses: print(f'on validation cases no epoch of stage {i} was better than none: it changes nothing', file=sys.stderr)
-    said = f'{a.out}: {n["labelled"]} labelled cases, prompts: {h["prompts"]["name"]}{" (oracle)"*h["prompts"]["oracle"]}'
-    if log: said += f'; {n["unlabelled"]} compared by {h["annotator"]["name"]}{" (sees the truth)"*h["annotator"]["sees_truth"]}, {1 - log[0]["told"]:.0%} of them all tied'
-    if v: said += f'; Dice of {v["cases"]} validation cases {v["before"]:.3f} before, {v["stage1"]:.3f} after stage 1' + (f', {v["stage2"]:.3f} after stage 2 ({v["stage2"] - v["stage1"]:+.3f})' if log else '')
+        trained = log if i == 2 else result.losses
+        if trained: say(f'on validation cases no epoch of stage {i} was better than none: it changes nothing')
+    prompts = h['prompts']['name'] + ' (oracle)'*h['prompts']['oracle']
+    said = f'{a.out}: {n["labelled"]} labelled cases, prompts: {prompts}'
+    if log: said += f'; {n["unlabelled"]} compared by {_who_compared(h["annotator"])}'
+    if log: said += f', {1 - log[0]["told"]:.0%} of them all tied'
+    if v: said += f'; Dice of {v["cases"]} validation cases {v["before"]:.3f} before, {v["stage1"]:.3f} after stage 1'
+    if v and log: said += f', {v["stage2"]:.3f} after stage 2 ({v["stage2"] - v["stage1"]:+.3f})'
     print(said)
+
+def _who_compared(annotator): return annotator['name'] + ' (sees the truth)'*annotator['sees_truth']
 
 # %% ../nbs/80_cli.ipynb #e7a9e474
 def _predict(a):
-    from medsam_prompts.all import DrawnPrompts, EmbeddingCache, encode_options, FastCache, InputError, load_predictor, load_segmenter, pick_device, predict_folder, text_prompts
-    given = sum(o is not None for o in (a.boxes, a.points, a.text))
-    if given > 1 or not (given or a.model) or a.model and a.text is not None: raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes, --points and --text')
-    dev = pick_device(a.device); drawn = DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points') if a.boxes or a.points else None
-    if a.model: generator, segmenter, cache = load_predictor(a.model, dev, drawn)
-    else:
-        generator = drawn or text_prompts(a.text, a.backbone, a.clip, dev, a.bank)
-        cache = EmbeddingCache(segmenter := load_segmenter(a.backbone, device=dev))
-    if a.evolve and len(generator.all_targets) > 1: raise InputError(a.evolve, f'it judges masks of one structure, and there are prompts for {len(generator.all_targets)}', 'Predict each structure alone')
+    from medsam_prompts.all import FastCache, InputError, low_scores, pick_device, predict_folder, read_model
+    _check_prompts(a)
+    dev, drawn = pick_device(a.device), _drawn(a)
+    header = read_model(a.model)[0] if a.model else {}
+    generator, segmenter, cache = _predictor(a, dev, drawn)
     if a.evolve: generator = _evolved(a, generator, cache.segmenter, cache.prep)
-    rows = predict_folder(segmenter, generator, a.images, a.out, batch=1 if drawn else 4, volume=tuple(a.volume), cache=FastCache(cache.segmenter, cache.prep, encode_options(a.encode)))
+    fast = FastCache(cache.segmenter, cache.prep, _encoding(a, cache.segmenter, header))
+    masks = dict(volume=tuple(a.volume), clean=_cleaning(a, generator, header), low=low_scores(header, a.model))
+    rows = predict_folder(segmenter, generator, a.images, a.out, batch=1 if drawn else 4, cache=fast, **masks)
     flagged = sum(bool(r['flags']) for r in rows)
     print(f'{a.out}: {len(rows)} predictions, {flagged} with a flag (see predictions.csv)')
+    _next('evaluate', pred=a.out, truth='DIR', out='cases.csv')
 
+def _check_prompts(a):
+    from medsam_prompts.core import InputError
+    given = sum(o is not None for o in (a.boxes, a.points, a.text))
+    if given == 1 and not (a.model and a.text is not None) or a.model and not given: return
+    raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes, --points and --text')
+
+def _drawn(a):
+    from medsam_prompts.all import DrawnPrompts
+    if not (a.boxes or a.points): return None
+    return DrawnPrompts(a.boxes or a.points, 'boxes' if a.boxes else 'points')
+
+# %% ../nbs/80_cli.ipynb #ef6935dc
+def _predictor(a, dev, drawn):
+    "Prompts, backbone and the cache of its embeddings."
+    from medsam_prompts.all import EmbeddingCache, InputError, load_predictor, load_segmenter, text_prompts
+    if a.model:
+        generator, segmenter, cache = load_predictor(a.model, dev, drawn)
+        _prep(a.window, (a.model, cache.prep))
+    else:
+        generator = drawn or text_prompts(a.text, a.backbone, a.clip, dev, a.bank)
+        segmenter = load_segmenter(a.backbone, device=dev)
+        cache = EmbeddingCache(segmenter, _prep(a.window))
+    if a.evolve and len(generator.all_targets) > 1:
+        problem = f'it judges masks of one structure, and there are prompts for {len(generator.all_targets)}'
+        raise InputError(a.evolve, problem, 'Predict each structure alone')
+    return generator, segmenter, cache
+
+# %% ../nbs/80_cli.ipynb #29e195a3
+def _cleaning(a, generator, header):
+    "What is taken off masks: as asked for, or as the training boxes say."
+    from medsam_prompts.all import tell, usual_cleaning
+    if a.clean: return {k: a.clean for k in generator.all_targets}
+    usual = usual_cleaning(header, a.model)
+    if usual: tell('each training box was drawn around one part, so the largest part is kept; --clean none keeps all')
+    return usual
+
+# %% ../nbs/80_cli.ipynb #fdc16092
 def _evolved(a, generator, segmenter, prep):
-    from medsam_prompts.all import evolved_by
+    from medsam_prompts.all import evolved_by, say
     kind = 'learned' if a.model else 'points' if a.points else 'boxes'
     evolved = evolved_by(a.evolve, generator, kind, segmenter, prep, a.evolve_masks, a.evolve_margin)
-    if evolved is generator: print(f'{a.evolve}: held-out subjects of train scorer do not show that {kind} prompts gain without harm, or it was not tried (train scorer --model): nothing is moved. --evolve-margin moves all the same.', file=sys.stderr)
+    if evolved is not generator: return evolved
+    why = f'held-out subjects of train scorer do not show that {kind} prompts gain without harm'
+    untried = 'or it was not tried (train scorer --model)'
+    say(f'{a.evolve}: {why}, {untried}: nothing is moved. --evolve-margin moves all the same.')
     return evolved
 
+# %% ../nbs/80_cli.ipynb #991878c2
 def _evaluate(a):
-    from medsam_prompts.all import InputError, describe, evaluate_folders, write_rows
-    try: spacing = None if a.spacing is None else tuple(float(v) for v in a.spacing.split(','))[::-1]
-    except ValueError: spacing = ()
-    if spacing is not None and not (len(spacing) == 2 and all(0 < v < float('inf') for v in spacing)): raise InputError(f'--spacing {a.spacing}', 'this is not a pixel size', 'Give two positive numbers, X,Y in mm')
-    if not 0 <= a.nsd_tolerance < float('inf'): raise InputError(f'--nsd-tolerance {a.nsd_tolerance}', 'this is not a distance', 'Give a number, 0 or larger')
-    rows = evaluate_folders(a.pred, a.truth, a.label, spacing, a.nsd_tolerance)
+    from medsam_prompts.all import evaluate_folders, InputError, write_rows
+    if not 0 <= a.nsd_tolerance < math.inf:
+        raise InputError(f'--nsd-tolerance {a.nsd_tolerance}', 'this is not a distance', 'Give a number, 0 or larger')
+    rows = evaluate_folders(a.pred, a.truth, a.label, _spacing(a.spacing), a.nsd_tolerance)
     write_rows(a.out, rows, missing='nan')
     for label in dict.fromkeys(r['label'] for r in rows):
-        for m in ('dice', 'iou', 'hd95', 'nsd'):
-            s = describe([r[m] for r in rows if r['label'] == label])
-            print(f'label {label}  {m:4}  mean {s["mean"]:.4f}  sd {s["sd"]:.4f}  95% [{s["low"]:.4f}, {s["high"]:.4f}]  n {s["n"]}')
+        _print_summary(label, [r for r in rows if r['label'] == label])
+
+def _spacing(text):
+    "X,Y -> (y, x)."
+    from medsam_prompts.core import InputError
+    if text is None: return None
+    try: spacing = tuple(float(v) for v in text.split(','))[::-1]
+    except ValueError: spacing = ()
+    if len(spacing) == 2 and all(0 < v < math.inf for v in spacing): return spacing
+    raise InputError(f'--spacing {text}', 'this is not a pixel size', 'Give two positive numbers, X,Y in mm')
+
+# %% ../nbs/80_cli.ipynb #a96f5fff
+def _print_summary(label, rows):
+    "Mean, sd and interval of each metric; distances in mm and in pixels are never put together."
+    from medsam_prompts.all import describe
+    units = dict.fromkeys(r['hd95_unit'] for r in rows)
+    distances = {f'hd95 {u}': [r for r in rows if r['hd95_unit'] == u] for u in units}
+    for name, some in {'dice': rows, 'iou': rows, **distances, 'nsd': rows}.items():
+        s = describe([r[name.split()[0]] for r in some])
+        interval = f'95% [{s["low"]:.4f}, {s["high"]:.4f}]'
+        print(f'label {label}  {name:7}  mean {s["mean"]:.4f}  sd {s["sd"]:.4f}  {interval}  n {s["n"]}')
 
 # %% ../nbs/80_cli.ipynb #360f0a28
 def _reproduce(a):
     if a.data: os.environ['MEDSAM_PROMPTS_DATA'] = os.path.abspath(os.path.expanduser(a.data))
     if a.device != 'auto': os.environ['MEDSAM_PROMPTS_DEVICE'] = a.device
-    from medsam_prompts.all import FailedCells, dry_run, make_plan, read_profile, reproduce
+    from medsam_prompts.all import dry_run, FailedCells, make_plan, read_profile, reproduce
     if a.track: os.environ['MEDSAM_PROMPTS_TRACK'] = a.track # for the processes of the cells
     if a.dry_run: return dry_run(a.names, a.profile, a.out, a.jobs)
     if not a.list:
@@ -222,90 +453,251 @@ class _Parser(argparse.ArgumentParser):
         print(f'{self.prog}: {message}. See {self.prog} --help.', file=sys.stderr)
         sys.exit(2)
 
-def _command(sub, name, run, help, /, **options):
-    "Add a command; `options` map option names to keyword arguments of `add_argument`."
-    p = sub.add_parser(name, help=help, description=help)
-    for k, kw in options.items(): p.add_argument(k if kw.pop('positional', False) else f'--{k.replace("_", "-")}', **kw)
-    p.add_argument('--device', default='auto', help='auto, cpu or cuda'); p.add_argument('--quiet', action='store_true', help='no progress bars')
+class _Help(argparse.HelpFormatter):
+    "Defaults are shown where there are any."
+    def _get_help_string(self, action):
+        if action.default in (None, False, (), argparse.SUPPRESS): return action.help
+        return f'{action.help}; default: %(default)s'
+
+def _command(sub, name, run, help, options):
+    "Add a command; `options` map names to keyword arguments of `add_argument`, those without dashes are positional."
+    p = sub.add_parser(name, help=help, description=help, formatter_class=_Help)
+    for flag, facts in (options | _everywhere).items(): p.add_argument(flag, **facts)
     p.set_defaults(run=run)
 
 # %% ../nbs/80_cli.ipynb #87ae8464
-_out, _images = dict(required=True, metavar='PATH', help='where to write'), dict(required=True, metavar='DIR', help='png, jpg, tif, nii.gz, mhd, nrrd, dcm')
-_backbone, _label = dict(default='lite_medsam', metavar='NAME'), dict(type=int, metavar='L', help='label of the structure')
-_csv, _track = dict(metavar='FILE.csv'), dict(choices=['tensorboard', 'wandb'], help='watch trainings there')
-_encode = dict(nargs='+', choices=['bfloat16', 'float16', 'prepared', 'sdpa', 'compile'], default=(), help='how to compute embeddings; what the device lacks falls back')
+_windows = ('auto', 'soft', 'lung', 'bone', 'brain', 'ct', 'none', 'percentile', 'nonzero')
+_backbones = 'lite_medsam, mobile_sam, sam_vit_b, sam_vit_l, sam_vit_h, medsam_vit_b or sam_med2d_b'
+_encode_words = ('auto', 'plain', 'bfloat16', 'float16', 'prepared', 'sdpa', 'compile')
+_as_trained = 'default: as the model was trained, else auto'
+_encode_help = ('how to compute embeddings: auto is the fastest whose cosine with float32 is 0.999 or more here, plain '
+                f'is float32, or any of {", ".join(_encode_words[2:])}; {_as_trained}')
+_window_help = f'grey levels that are shown: auto, soft, lung, bone, brain or LOW,HIGH; {_as_trained}'
+_clip_help = 'who compares image and text: biomedclip, local-dir:FOLDER, or MODEL:PRETRAINED of open_clip'
 
-def _parser():
-    p = _Parser(prog='medsam-prompts', description='Segment medical images with SAM-family models without anyone drawing a prompt.')
-    sub = p.add_subparsers(required=True, metavar='command')
-    _command(sub, 'info', _info, 'versions, device, homes, weights; or what a model file is', model=dict(positional=True, nargs='?', metavar='FILE', help='a model file'))
-    _command(sub, 'checkpoints', _checkpoints, 'weights: list them, or fetch one', action=dict(positional=True, nargs='?', choices=['list', 'fetch'], default='list'), name=dict(positional=True, nargs='?', default=''))
-    _command(sub, 'datasets', _datasets, 'data sets: list them, or show one', action=dict(positional=True, nargs='?', choices=['list', 'show'], default='list'), name=dict(positional=True, nargs='?'))
-    _command(sub, 'embed', _embed, 'embed the images of a folder', images=dict(_images), backbone=dict(_backbone), encode=dict(_encode))
-    _add_train(sub.add_parser('train', help='learn a prompt generator').add_subparsers(required=True, metavar='method'))
-    _command(sub, 'predict', _predict, 'masks for the images of a folder', images=dict(_images), out=dict(_out), model=dict(metavar='FILE'), boxes=dict(_csv), points=dict(_csv), text=dict(metavar='TEXT', help='what to look for, such as "breast lesion"'), bank=dict(metavar='FILE.yaml', help='words for --text, laid over those of the package'),
-             clip=dict(default='biomedclip', metavar='NAME', help='who compares image and text: biomedclip, local-dir:FOLDER, or MODEL:PRETRAINED of open_clip'), evolve=dict(metavar='SCORER', help='move the prompts uphill on what this model of train scorer predicts'),
-             evolve_masks=dict(type=int, choices=[1, 3], help='of how many masks of each prompt SCORER chooses; default: as its held-out subjects asked for'), evolve_margin=dict(type=float, metavar='M', help='gain in predicted Dice that a change takes; default: as its held-out subjects asked for'), backbone=dict(_backbone),
-             volume=dict(nargs='+', choices=['propagate', 'largest'], default=(), help='for volumes: hand answers on from slice to slice; keep the largest part of each label'), encode=dict(_encode))
-    _command(sub, 'evaluate', _evaluate, 'compare masks with the truth, case by case', pred=dict(required=True, metavar='DIR'), truth=dict(required=True, metavar='DIR'), out=dict(_out, metavar='cases.csv'),
-             label=dict(_label), spacing=dict(metavar='X,Y', help='pixel size in mm'), nsd_tolerance=dict(type=float, default=2., metavar='T', help='mm where spacing is known, else pixels'))
-    _add_reproduce(sub)
-    return p
+_everywhere = {
+    '--device': dict(default='auto', metavar='NAME', help='auto, cpu or cuda'),
+    '--quiet': dict(action='store_true', help='nothing about progress'),
+}
+_images = {'--images': dict(required=True, metavar='DIR', help='png, jpg, tif, nii.gz, mhd, nrrd, dcm')}
+_backbone = {'--backbone': dict(default='lite_medsam', metavar='NAME', help=_backbones)}
+_encode = {'--encode': dict(nargs='+', choices=_encode_words, metavar='WORD', help=_encode_help)}
+_window = {'--window': dict(metavar='NAME', help=_window_help)}
+
+# %% ../nbs/80_cli.ipynb #a4a52deb
+_seed = {'--seed': dict(type=int, default=0, metavar='S', help='of all that is drawn at random')}
+_subset = {'--subset-seed': dict(type=int, default=0, metavar='S', help='which subjects are drawn')}
+_model_out = {'--out': dict(required=True, metavar='FILE', help='model file to write')}
+_resume = {'--resume': dict(action='store_true', help='go on from an interrupted training')}
+_track = {'--track': dict(choices=['tensorboard', 'wandb'], help='watch trainings there')}
+_one_label = {'--label': dict(type=int, metavar='L', help='label of the structure')}
+_clip = {'--clip': dict(default='biomedclip', metavar='NAME', help=_clip_help)}
+
+def _listing(noun, *actions):
+    "What to do with a list of things, of which one may be named."
+    action = dict(nargs='?', choices=['list', *actions], default='list', help='what to do')
+    return {'action': action, 'name': dict(nargs='?', metavar='NAME', help=noun)}
+
+# %% ../nbs/80_cli.ipynb #c62f416e
+_info_options = {'model': dict(nargs='?', metavar='FILE', help='a model file')}
+_checkpoints_options = {
+    **_listing('of the weights', 'fetch', 'add'),
+    'file': dict(nargs='?', metavar='FILE', help='for add: weights of the backbone NAME that you have'),
+    '--sha256': dict(metavar='H', help='for add: what the file must hash to'),
+}
+_datasets_options = _listing('of a data set', 'show')
+_embed_options = {**_images, **_backbone, **_window, **_encode}
 
 # %% ../nbs/80_cli.ipynb #2ac1ad35
-def _add_train(sub):
-    _command(sub, 'weak', _train_weak, 'a prompt module from tight boxes', images=dict(_images), out=dict(_out), boxes=dict(_csv), masks=dict(metavar='DIR', help='only their tight boxes are used'),
-             shots=dict(type=int, metavar='N', help='draw N subjects'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'), recipe=dict(default='paper', metavar='NAME'),
-             components=dict(choices=['largest', 'separate'], help='for masks of several parts'), label=dict(type=_labels, metavar='L[,L...]', help='labels of the structures; each gets a module of its own'), bounds=dict(nargs='+', metavar='LOWER,UPPER', help='share of its box that a structure fills; one pair, or one per label'),
-             backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), members=dict(type=int, metavar='N', help='modules of each structure, of which the surest answers'), resume=dict(action='store_true'), encode=dict(_encode), track=dict(_track))
-    _command(sub, 'scorer', _train_scorer, 'a network that predicts Dice', images=dict(_images), masks=dict(required=True, metavar='DIR', help='same stems as the images'), out=dict(_out),
-             seed=dict(type=int, default=0, metavar='S'), backbone=dict(_backbone), epochs=dict(type=int, metavar='N'), resume=dict(action='store_true'), track=dict(_track),
-             recipe=dict(default='paper', metavar='NAME', help='paper, or ours: from the image embedding, and also from masks that evolution leads to'),
-             model=dict(metavar='FILE', help='of train weak: try its prompts on held-out subjects, so that predict --model may move them; brings its own backbone'))
-    _add_prefer(sub)
+_members_help = 'modules of each structure, of which the surest answers; default: those of the recipe'
+_bounds_help = 'share of its box that a structure fills, for recipes that look at sizes; one pair, or one per label'
+_weak_options = {
+    **_images,
+    '--boxes': dict(metavar='FILE.csv', help='image,x0,y0,x1,y1 and, if you like, label and slice'),
+    '--masks': dict(metavar='DIR', help='in place of boxes: only their tight boxes are used'),
+    **_model_out,
+    '--recipe': dict(default='ours', metavar='NAME', help='ours, paper, masks, plain, kervadec, relu or teacher'),
+    '--label': dict(type=_labels, metavar='L[,L...]', help='labels of the structures; each gets a module of its own'),
+    '--components': dict(choices=['largest', 'separate'], help='for masks of several parts'),
+    '--shots': dict(type=int, metavar='N', help='draw N subjects; default: all'),
+    **_subset, **_seed, **_backbone, **_window, **_encode,
+    '--epochs': dict(type=int, metavar='N', help='default: those of the recipe'),
+    '--members': dict(type=int, metavar='N', help=_members_help),
+    '--bounds': dict(nargs='+', metavar='LOWER,UPPER', help=_bounds_help),
+    **_resume, **_track,
+}
 
-def _add_prefer(sub):
-    _command(sub, 'prefer', _train_prefer, 'a backbone from a few masks, and from opinions about masks of the rest', images=dict(_images), masks=dict(required=True, metavar='DIR', help='stems of the images; some may be missing'), out=dict(_out),
-             labelled_fraction=dict(type=float, metavar='F', help='draw this share of the subjects as labelled'), labelled=dict(metavar='LIST', help='a file that names the labelled images, one on each line'), subset_seed=dict(type=int, default=0, metavar='S'), seed=dict(type=int, default=0, metavar='S'),
-             prompt=dict(choices=['probe', 'prototypes', 'own-masks', 'learned', 'clip', 'box'], help='where prompts come from, default probe; box: the true one, an oracle'), model=dict(metavar='FILE', help='of train weak, for --prompt learned: box and points are read off its masks; brings its own backbone'), text=dict(metavar='TEXT|FILE.yaml', help='what to look for with --prompt clip: a structure, or a file that describes one'), clip=dict(default='biomedclip', metavar='NAME', help='as for predict'),
-             annotator=dict(choices=['iou', 'predicted-iou', 'agreement', 'scorer', 'another-model', 'none'], help='who compares masks of unlabelled images, default iou, which needs their masks; none: stage 1 alone'), scorer=dict(metavar='FILE', help='for --annotator scorer; default: train one on the labelled images'), judge=dict(metavar='FILE', help='of train weak, for --annotator another-model'),
-             noise=dict(type=float, default=0., metavar='P', help='share of wrong ratings'), ratings=dict(**_csv, help='image,candidate,rating: a person in place of the annotator'), rate=dict(metavar='DIR', help='stage 1 alone; write the candidates and a table for --ratings'),
-             init=dict(metavar='STAGE1', help='a model of stage 1 to start from'), recipe=dict(default='ours', metavar='NAME', help='ours, or paper: adapters train as well, and nothing is held out'), variant=dict(choices=['ranking', 'rating', 'best']), label=dict(_label),
-             backbone=dict(_backbone), epochs=dict(type=int, metavar='N', help='of stage 1'), align_epochs=dict(type=int, metavar='N', help='of stage 2'), resume=dict(action='store_true'), track=dict(_track))
+# %% ../nbs/80_cli.ipynb #b82014d4
+_masks = {'--masks': dict(required=True, metavar='DIR', help='same stems as the images')}
+_scorer_recipe_help = 'paper, or ours: from the image embedding, and also from masks that evolution leads to'
+_tried_help = ('of train weak: try its prompts on held-out subjects, so that predict --model may move them; '
+               'brings its own backbone')
 
-def _add_reproduce(sub):
-    _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', names=dict(positional=True, nargs='*', metavar='NAME'), list=dict(action='store_true', help='what there is'),
-             profile=dict(default='demo', help='demo, grid, real, paper, or a YAML file'), data=dict(metavar='DIR', help='data sets; default MEDSAM_PROMPTS_DATA'), jobs=dict(type=int, default=1, metavar='N'),
-             executor=dict(choices=['local', 'slurm'], default='local'), gpus=dict(type=int, metavar='N', help='cells that may use a GPU at once; default: as many as there are GPUs here'), track=dict(_track), finished=dict(action='store_true', help='start no run; tables of those that are there'), dry_run=dict(action='store_true', help='what would run, why, and how long it may take'), out=dict(default='runs', metavar='DIR'))
+_scorer_options = {
+    **_images, **_masks, **_model_out,
+    '--recipe': dict(default='paper', metavar='NAME', help=_scorer_recipe_help),
+    '--model': dict(metavar='FILE', help=_tried_help),
+    **_seed, **_backbone, **_window,
+    '--epochs': dict(type=int, metavar='N', help='default: those of the recipe'),
+    **_resume, **_track,
+}
+
+# %% ../nbs/80_cli.ipynb #a77f06b3
+_annotators = ['iou', 'predicted-iou', 'agreement', 'scorer', 'another-model', 'none']
+_sources = ['probe', 'prototypes', 'own-masks', 'learned', 'clip', 'box']
+_learned_help = 'of train weak, for --prompt learned: box and points are read off its masks; brings its own backbone'
+_annotator_help = 'who compares masks of unlabelled images; default: iou, which needs their masks; none: stage 1 alone'
+_rated = {
+    '--annotator': dict(choices=_annotators, help=_annotator_help),
+    '--scorer': dict(metavar='FILE', help='for --annotator scorer; default: train one on the labelled images'),
+    '--judge': dict(metavar='FILE', help='of train weak, for --annotator another-model'),
+    '--noise': dict(type=float, default=0., metavar='P', help='share of wrong ratings'),
+    '--ratings': dict(metavar='FILE.csv', help='image,candidate,rating: a person in place of the annotator'),
+    '--rate': dict(metavar='DIR', help='stage 1 alone; write the candidates and a table for --ratings'),
+}
+
+# %% ../nbs/80_cli.ipynb #ddd209ea
+_prefer_options = {
+    **_images,
+    '--masks': dict(required=True, metavar='DIR', help='stems of the images; some may be missing'),
+    **_model_out,
+    '--labelled-fraction': dict(type=float, metavar='F', help='draw this share of the subjects as labelled'),
+    '--labelled': dict(metavar='LIST', help='a file that names the labelled images, one on each line'),
+    **_subset, **_seed,
+    '--prompt': dict(choices=_sources, help='where prompts come from; default: probe; box: the true one, an oracle'),
+    '--model': dict(metavar='FILE', help=_learned_help),
+    '--text': dict(metavar='TEXT|FILE.yaml', help='for --prompt clip: a structure, or a file that describes one'),
+    **_clip, **_rated,
+    '--init': dict(metavar='STAGE1', help='a model of stage 1 to start from'),
+    '--recipe': dict(default='ours', metavar='NAME', help='ours, or paper: adapters train, nothing is held out'),
+    '--variant': dict(choices=['ranking', 'rating', 'best'], help='of the loss; default: that of the recipe'),
+    **_one_label, **_backbone, **_window,
+    '--epochs': dict(type=int, metavar='N', help='of stage 1; default: those of the recipe'),
+    '--align-epochs': dict(type=int, metavar='N', help='of stage 2; default: those of the recipe'),
+    **_resume, **_track,
+}
+
+# %% ../nbs/80_cli.ipynb #691597ae
+_as_held_out = 'default: as its held-out subjects asked for'
+_volume_help = 'for volumes: hand answers on from slice to slice; keep the largest part of each label'
+_clean_help = ('largest: keep the largest connected part of each label, in pictures and volumes; holes: also fill what '
+               'it encloses; default: largest where each training box was drawn around one part, else none')
+_masks_help = f'of how many masks of each prompt SCORER chooses; {_as_held_out}'
+_margin_help = f'gain in predicted Dice that a change takes; {_as_held_out}'
+_predict_options = {
+    **_images,
+    '--out': dict(required=True, metavar='DIR', help='folder for masks and predictions.csv'),
+    '--model': dict(metavar='FILE', help='of train weak or train prefer'),
+    '--boxes': dict(metavar='FILE.csv', help='image,x0,y0,x1,y1 and, if you like, label and slice'),
+    '--points': dict(metavar='FILE.csv', help='image,x,y,positive and, if you like, label and slice'),
+    '--text': dict(metavar='TEXT', help='what to look for, such as "breast lesion"'),
+    '--bank': dict(metavar='FILE.yaml', help='words for --text, laid over those of the package'),
+    **_clip, **_backbone, **_window, **_encode,
+    '--clean': dict(choices=['largest', 'holes', 'none'], help=_clean_help),
+    '--volume': dict(nargs='+', choices=['propagate', 'largest'], default=(), help=_volume_help),
+    '--evolve': dict(metavar='SCORER', help='move the prompts uphill on what this model of train scorer predicts'),
+    '--evolve-masks': dict(type=int, choices=[1, 3], help=_masks_help),
+    '--evolve-margin': dict(type=float, metavar='M', help=_margin_help),
+}
+
+# %% ../nbs/80_cli.ipynb #81f5b8ee
+_evaluate_options = {
+    '--pred': dict(required=True, metavar='DIR', help='predicted masks'),
+    '--truth': dict(required=True, metavar='DIR', help='true masks with the same stems'),
+    '--out': dict(required=True, metavar='cases.csv', help='table to write'),
+    **_one_label,
+    '--spacing': dict(metavar='X,Y', help='pixel size in mm'),
+    '--nsd-tolerance': dict(type=float, default=2., metavar='T', help='mm where spacing is known, else pixels'),
+}
+_reproduce_options = {
+    'names': dict(nargs='*', metavar='NAME', help='of experiments; default: all'),
+    '--list': dict(action='store_true', help='what there is'),
+    '--profile': dict(default='demo', metavar='NAME', help='demo, grid, real, paper, or a YAML file'),
+    '--data': dict(metavar='DIR', help='data sets; default: MEDSAM_PROMPTS_DATA'),
+    '--jobs': dict(type=int, default=1, metavar='N', help='cells that run at once'),
+    '--executor': dict(choices=['local', 'slurm'], default='local', help='where cells run'),
+    '--gpus': dict(type=int, metavar='N', help='cells that may use a GPU at once; default: as there are GPUs here'),
+    **_track,
+    '--finished': dict(action='store_true', help='start no run; tables of those that are there'),
+    '--dry-run': dict(action='store_true', help='what would run, why, and how long it may take'),
+    '--out': dict(default='runs', metavar='DIR', help='folder for runs and report'),
+}
+
+# %% ../nbs/80_cli.ipynb #41328c36
+def _parser():
+    what = 'Segment medical images with SAM-family models without anyone drawing a prompt.'
+    p = _Parser(prog='medsam-prompts', description=what)
+    sub = p.add_subparsers(required=True, metavar='command')
+    _command(sub, 'info', _info, 'versions, device, homes, weights; or what a model file is', _info_options)
+    _command(sub, 'checkpoints', _checkpoints, 'weights: list, fetch, or add your own', _checkpoints_options)
+    _command(sub, 'datasets', _datasets, 'data sets: list them, or show one', _datasets_options)
+    _command(sub, 'embed', _embed, 'embed the images of a folder', _embed_options)
+    train = sub.add_parser('train', help='learn a prompt generator').add_subparsers(required=True, metavar='method')
+    _command(train, 'weak', _train_weak, 'a prompt module from tight boxes', _weak_options)
+    _command(train, 'scorer', _train_scorer, 'a network that predicts Dice', _scorer_options)
+    _command(train, 'prefer', _train_prefer, 'a backbone from a few masks and opinions about the rest', _prefer_options)
+    _command(sub, 'predict', _predict, 'masks for the images of a folder', _predict_options)
+    _command(sub, 'evaluate', _evaluate, 'compare masks with the truth, case by case', _evaluate_options)
+    _command(sub, 'reproduce', _reproduce, 'tables and figures of the papers, and a report', _reproduce_options)
+    return p
 
 # %% ../nbs/80_cli.ipynb #d29ea9ce
 def _checked(a):
     "What argparse cannot check by itself."
-    from importlib.util import find_spec
     from medsam_prompts.core import InputError
-    if a.run is _train_weak and (a.boxes is None) == (a.masks is None): raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
+    if a.run is _train_weak and (a.boxes is None) == (a.masks is None):
+        raise InputError('train weak', 'it needs boxes or masks', 'Give one of --boxes and --masks')
     if a.run is _train_prefer: _check_prefer(a)
+    if a.run is _predict and not a.evolve and (a.evolve_masks or a.evolve_margin is not None):
+        raise InputError('predict', '--evolve-masks and --evolve-margin say how to evolve', 'Give --evolve SCORER too')
+    for check in (_check_numbers, _check_labels, _check_window, _check_track, _check_out): check(a)
+
+def _check_numbers(a):
+    from medsam_prompts.core import InputError
     for k, least in dict(epochs=1, align_epochs=1, members=1, shots=1, jobs=1, gpus=0, seed=0, subset_seed=0).items():
-        if getattr(a, k, None) is not None and getattr(a, k) < least: raise InputError(f'--{k.replace("_", "-")} {getattr(a, k)}', f'it must be at least {least}', 'Give a larger whole number')
-    if a.run is _predict and not a.evolve and (a.evolve_masks or a.evolve_margin is not None): raise InputError('predict', '--evolve-masks and --evolve-margin say how to evolve', 'Give --evolve SCORER too')
-    if getattr(a, 'evolve_margin', None) is not None and not 0 <= a.evolve_margin <= 1: raise InputError(f'--evolve-margin {a.evolve_margin}', 'this is not a difference of Dice', 'Give a number from 0 to 1')
-    if getattr(a, 'track', None) and not find_spec(a.track): raise InputError(f'--track {a.track}', 'its package is not installed', "Run: pip install 'medsam_prompts[track]'")
+        given = getattr(a, k, None)
+        if given is None or given >= least: continue
+        option = f'--{k.replace("_", "-")} {given}'
+        raise InputError(option, f'it must be at least {least}', 'Give a larger whole number')
+    margin = getattr(a, 'evolve_margin', None)
+    if margin is not None and not 0 <= margin <= 1:
+        raise InputError(f'--evolve-margin {margin}', 'this is not a difference of Dice', 'Give a number from 0 to 1')
+
+def _check_labels(a):
+    from medsam_prompts.core import InputError
     given = getattr(a, 'label', None)
     for label in (given,) if isinstance(given, int) else given or ():
-        if not 1 <= label <= 255: raise InputError(f'--label {label}', 'masks hold labels from 1 to 255', 'Number the structures from 1')
-    _check_out(a)
+        if 1 <= label <= 255: continue
+        raise InputError(f'--label {label}', 'masks hold labels from 1 to 255', 'Number the structures from 1')
 
+# %% ../nbs/80_cli.ipynb #472b460e
 def _check_prefer(a):
     "Options that exclude each other."
     from medsam_prompts.core import InputError
-    if (a.labelled is None) == (a.labelled_fraction is None): raise InputError('train prefer', 'it has to know which images are labelled', 'Give one of --labelled-fraction and --labelled')
+    if (a.labelled is None) == (a.labelled_fraction is None):
+        problem = 'it has to know which images are labelled'
+        raise InputError('train prefer', problem, 'Give one of --labelled-fraction and --labelled')
     for one, others in dict(ratings=('annotator', 'rate', 'noise'), rate=('annotator', 'noise')).items():
         for other in others:
-            if getattr(a, one) and getattr(a, other): raise InputError(f'--{one}', f'it does not go with --{other}', 'Leave one of them out')
-    if a.text and a.prompt not in (None, 'clip'): raise InputError('--text', f'the prompt {a.prompt} reads no text', 'Leave --text out, or use --prompt clip')
-    if a.model and (a.text or a.prompt not in (None, 'learned')): raise InputError('--model', f'the prompt {a.prompt or "clip"} needs no prompt module', 'Leave --model out, or use --prompt learned')
-    if a.scorer and a.annotator != 'scorer': raise InputError('--scorer', 'nobody asks it', 'Give --annotator scorer as well')
-    if (a.judge is not None) != (a.annotator == 'another-model'): raise InputError('--judge', 'it goes with --annotator another-model', 'Give both, or none')
+            if getattr(a, one) and getattr(a, other):
+                raise InputError(f'--{one}', f'it does not go with --{other}', 'Leave one of them out')
+    if a.text and a.prompt not in (None, 'clip'):
+        raise InputError('--text', f'the prompt {a.prompt} reads no text', 'Leave --text out, or use --prompt clip')
+    if a.model and (a.text or a.prompt not in (None, 'learned')):
+        problem = f'the prompt {a.prompt or "clip"} needs no prompt module'
+        raise InputError('--model', problem, 'Leave --model out, or use --prompt learned')
+    if a.scorer and a.annotator != 'scorer':
+        raise InputError('--scorer', 'nobody asks it', 'Give --annotator scorer as well')
+    if (a.judge is not None) != (a.annotator == 'another-model'):
+        raise InputError('--judge', 'it goes with --annotator another-model', 'Give both, or none')
+
+# %% ../nbs/80_cli.ipynb #81d442d5
+def _check_track(a):
+    from importlib.util import find_spec
+    from medsam_prompts.core import InputError
+    if getattr(a, 'track', None) and not find_spec(a.track):
+        remedy = "Run: pip install 'medsam_prompts[track]'"
+        raise InputError(f'--track {a.track}', 'its package is not installed', remedy)
 
 def _check_out(a):
     "Whether --out can be written, before hours of work."
@@ -313,21 +705,70 @@ def _check_out(a):
     from medsam_prompts.core import InputError
     if getattr(a, 'out', None) is None: return
     out, folder = Path(a.out), a.run in (_predict, _reproduce)
-    if out.is_dir() != folder and out.exists(): raise InputError(out, 'there is a file of this name' if folder else 'this is a folder', f'Give --out the name of a {"folder" if folder else "file"}')
+    if out.is_dir() != folder and out.exists():
+        problem = 'there is a file of this name' if folder else 'this is a folder'
+        raise InputError(out, problem, f'Give --out the name of a {"folder" if folder else "file"}')
     near = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    if not near.is_dir() and not out.exists() or not os.access(near, os.W_OK): raise InputError(out, f'{near} cannot be written to', 'Choose another --out')
+    if not near.is_dir() and not out.exists() or not os.access(near, os.W_OK):
+        raise InputError(out, f'{near} cannot be written to', 'Choose another --out')
 
+# %% ../nbs/80_cli.ipynb #f11491de
+def _tied(argv):
+    "--window -1000,400 -> --window=-1000,400."
+    out = []
+    for word in argv:
+        if out and out[-1] == '--window' and word[:2].strip('-.').isdigit(): out[-1] = f'--window={word}'
+        else: out.append(word)
+    return out
+
+def _first_word(a):
+    "What takes the first seconds."
+    from medsam_prompts.core import tell
+    if a.run not in (_embed, _train_weak, _train_scorer, _train_prefer, _predict): return
+    tell(f'loading {getattr(a, "model", None) or a.backbone}')
+
+def _how_to_go_on(a):
+    from pathlib import Path
+    if a.run is _reproduce: return 'The same command goes on; finished cells are kept'
+    if not hasattr(a, 'resume'): return 'Embeddings are kept, so the same command will be faster'
+    out = Path(a.out)
+    kept = out.parent.is_dir() and any(p.name.startswith(f'{out.name}.') for p in out.parent.iterdir())
+    return 'The same command with --resume goes on' if kept else 'No epoch was finished; embeddings are kept'
+
+# %% ../nbs/80_cli.ipynb #8efd9d6d
 def main(
     argv=None, # default: the command line
 ) -> int: # exit code
     "Entry point of `medsam-prompts`."
-    a = _parser().parse_args(argv)
+    a = _parser().parse_args(_tied(sys.argv[1:] if argv is None else argv))
     import warnings
     warnings.filterwarnings('ignore', category=FutureWarning)
-    from medsam_prompts.core import InputError, set_quiet
+    from medsam_prompts.core import InputError, keep_words, say_rest, set_quiet
     set_quiet(a.quiet)
-    try: _checked(a); a.run(a)
-    except InputError as e: print(f'medsam-prompts: {e}', file=sys.stderr); return 2
-    except OSError as e: print(f'medsam-prompts: {e.filename or "the disk"}: {e.strerror or e}. Check the path, its permissions and the free space.', file=sys.stderr); return 2
-    except KeyboardInterrupt: print('medsam-prompts: interrupted', file=sys.stderr); return 130
+    keep_words()
+    try:
+        _checked(a)
+        _first_word(a)
+        a.run(a)
+        say_rest()
+        sys.stdout.flush()
+    except InputError as e: return _ended(e, 2)
+    except BrokenPipeError: return _unheard()
+    except OSError as e: return _ended(_about_disk(e), 2)
+    except KeyboardInterrupt: return _ended(f'interrupted. {_how_to_go_on(a)}.', 130)
+    return 0
+
+# %% ../nbs/80_cli.ipynb #e6cef7ac
+def _ended(why, code):
+    from medsam_prompts.core import forget_words
+    forget_words()
+    print(f'medsam-prompts: {why}', file=sys.stderr)
+    return code
+
+def _about_disk(e):
+    return f'{e.filename or "the disk"}: {e.strerror or e}. Check the path, its permissions and the free space.'
+
+def _unheard():
+    "Nobody reads on: what is left of the output goes nowhere, also when the interpreter ends."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
            'set_seed', 'pick_device', 'has_bfloat16', 'keep_freed_memory', 'versions', 'experiments_folder',
-           'set_quiet', 'progress', 'say', 'keep_words', 'say_kept', 'say_rest', 'hushed']
+           'set_quiet', 'tell', 'duration', 'Progress', 'progress', 'say', 'keep_words', 'say_kept', 'say_rest',
+           'forget_words', 'hushed']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
-import ctypes, hashlib, json, os, random, re, sys
+import ctypes, errno, hashlib, json, os, random, re, sys, time
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from functools import lru_cache
@@ -27,15 +28,21 @@ class InputError(Exception):
         remedy:str, # what the user can do
     ):
         store_attr()
-        super().__init__(' '.join(f'{source}: {problem}. {remedy}.'.split()))
+        super().__init__(source, problem, remedy)
+    def __str__(self): return ' '.join(f'{self.source}: {self.problem}. {self.remedy}.'.split())
 
 # %% ../nbs/00_core.ipynb #86114761
+def _home():
+    default = Path(os.environ.get('XDG_CACHE_HOME', Path.home()/'.cache'))/'medsam_prompts'
+    return Path(os.environ.get('MEDSAM_PROMPTS_HOME') or default).expanduser().absolute()
+
 def home(*parts:str) -> Path:
     "Folder for everything that can be made or fetched again; `parts` are joined to it and created."
-    default = Path(os.environ.get('XDG_CACHE_HOME', Path.home()/'.cache'))/'medsam_prompts'
-    res = Path(os.environ.get('MEDSAM_PROMPTS_HOME') or default).expanduser().absolute().joinpath(*parts)
+    res = _home().joinpath(*parts)
     try: res.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise InputError(res, f'the folder cannot be made ({e.strerror})', 'Set MEDSAM_PROMPTS_HOME to a folder that can be written') from None
+    except OSError as e:
+        remedy = 'Set MEDSAM_PROMPTS_HOME to a folder that can be written'
+        raise InputError(res, f'the folder cannot be made ({e.strerror})', remedy) from None
     return res
 
 # %% ../nbs/00_core.ipynb #276468c5
@@ -55,13 +62,52 @@ def atomic_path(
 ):
     "A temporary path that becomes `path` if the block succeeds, and vanishes if it does not."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.part-{uuid4().hex[:8]}-{path.name}')
+    tmp = path.with_name(f'.part-{uuid4().hex[:8]}{_ending(path)}')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
         tmp.replace(path)
-    finally: tmp.unlink(missing_ok=True)
+    except Exception as e:
+        cause = _why_unwritten(e, tmp, path)
+        if not cause: raise
+        raise InputError(path, f'it could not be written: {cause}', _where_else(path)) from None
+    finally: _remove(tmp)
+
+def _ending(path):
+    two = ''.join(path.suffixes[-2:])
+    end = two if two.lower() == '.nii.gz' else path.suffix
+    return end if len(end) < 16 else ''
+
+def _remove(path):
+    try: path.unlink(missing_ok=True)
+    except OSError: pass # it was never there: no folder, or one that cannot be written
+
+# %% ../nbs/00_core.ipynb #c2b189cc
+_unwritable = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR,
+               errno.EEXIST)
+
+def _why_unwritten(e, tmp, path):
+    "What keeps the file from being written; None where the error is about anything else."
+    if isinstance(e, InputError): return None
+    if isinstance(e, OSError) and e.errno in _unwritable:
+        ours = e.filename is None or Path(str(e.filename)) in (tmp, path, *path.parents)
+        return os.strerror(e.errno) if ours else None
+    return os.strerror(errno.ENOSPC) if _is_full(tmp) else None
+
+def _is_full(tmp):
+    "Whether the disk takes no more; quotas are not seen by asking for the free space."
+    try:
+        with open(tmp, 'ab') as f:
+            f.write(bytes(2**16))
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e: return e.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
+
+def _where_else(path):
+    if _home() not in path.absolute().parents: return 'Free space, or choose another --out'
+    return 'Free space, or set MEDSAM_PROMPTS_HOME to a folder that can be written'
 
 # %% ../nbs/00_core.ipynb #9d8557ce
 def write_text(path, text:str):
@@ -163,20 +209,73 @@ def experiments_folder() -> Path:
     return next(p for p in (package/'experiments', package.parent/'nbs/experiments') if p.is_dir())
 
 # %% ../nbs/00_core.ipynb #60987501
-_quiet = False
+_quiet, _logged = False, False
 
 def set_quiet(quiet:bool=True):
-    "Switch every progress bar off (or on again)."
-    global _quiet
-    _quiet = quiet
+    "Begin a command: it shows its progress, as bars on a terminal and as lines elsewhere, or none."
+    global _quiet, _logged
+    _quiet, _logged = quiet, not quiet
+
+def tell(
+    text:str, # one line
+):
+    "Say on stderr how far the work of a command is; nothing with --quiet, and nothing outside a command."
+    if not _logged: return
+    from tqdm import tqdm
+    tqdm.write(text, file=sys.stderr)
+
+def duration(seconds:float) -> str:
+    "A time as people say it."
+    if seconds < 90: return f'{max(1, round(seconds))} s'
+    return f'{round(seconds/60)} min' if seconds < 5400 else f'{seconds/3600:.1f} h'
+
+# %% ../nbs/00_core.ipynb #75a99cfb
+class Progress:
+    "A bar on a terminal, a line every half minute elsewhere; call `step` after each piece of work, `close` at the end."
+    def __init__(self,
+        desc:str='', # what is being done
+        total:int|None=None, # pieces of work; None: nobody knows
+        lines:bool=True, # False: a bar alone
+    ):
+        from tqdm import tqdm
+        store_attr()
+        self.bar = tqdm(desc=desc, total=total, disable=_quiet or None, leave=False)
+        self.done, self.start, self.last = 0, time.monotonic(), None
+
+    @property
+    def left(self) -> float: # seconds, as far as that can be known
+        return (time.monotonic() - self.start)/max(1, self.done)*((self.total or 0) - self.done)
+
+    def step(self, **facts): # facts: shown behind the bar
+        self.done += 1
+        if facts: self.bar.set_postfix(facts, refresh=False)
+        self.bar.update()
+        if self.bar.disable and self.total and self.lines: _say_how_far(self)
+    def close(self): self.bar.close()
+
+# %% ../nbs/00_core.ipynb #ca003e92
+def _say_how_far(bar):
+    "The first line says how long it will take, if it is long enough to wonder."
+    now = time.monotonic()
+    if bar.last is None and bar.done > 1 and now - bar.start > 1:
+        bar.last = now
+        if bar.left > 15: tell(f'{bar.desc}: {bar.total}, about {duration(bar.left)}')
+    elif bar.last is not None and now - bar.last >= 30 and bar.done < bar.total:
+        bar.last = now
+        tell(f'{bar.desc} {bar.done}/{bar.total}, {duration(bar.left)} left')
 
 def progress(
     items, # what to go through
     desc:str='', # what is being done
+    total:int|None=None, # how many; None: as many as `items` says
 ):
     "Go through `items` behind a progress bar on stderr."
-    from tqdm import tqdm
-    return tqdm(items, desc=desc, disable=_quiet or None, leave=False)
+    bar = Progress(desc, len(items) if total is None and hasattr(items, '__len__') else total)
+    try:
+        for item in items:
+            yield item
+            bar.step()
+    finally: bar.close()
 
 # %% ../nbs/00_core.ipynb #1617136b
 _said, _kept = {}, None
@@ -216,6 +315,12 @@ def say_rest():
     say_kept()
     for text, about in _said.items():
         if len(about) > 3: _print(f'{len(about) - 3} more like these: {text}')
+    forget_words()
+
+def forget_words():
+    "The command is refused, or over: what was kept is not said."
+    global _kept
+    _kept = None
     _said.clear()
 
 # %% ../nbs/00_core.ipynb #1dcf7ee0

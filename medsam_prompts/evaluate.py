@@ -40,10 +40,11 @@ def compare_cases(
 
 # %% ../nbs/71_evaluate.ipynb #9531934d
 def _pairs(pred, truth):
-    "stem -> (prediction, truth); every truth needs a prediction."
-    preds, truths = list_images(pred), list_images(truth)
-    lost = [s for s in truths if s not in preds]
+    "stem -> (prediction, truth); every truth needs a prediction, what has no truth is said."
+    preds, truths = list_images(pred, truth), list_images(truth, pred)
+    lost, over = [s for s in truths if s not in preds], [s for s in preds if s not in truths]
     if lost: raise InputError(pred, f'{len(lost)} cases have no prediction (first: {lost[0]})', 'Predict all images of the truth folder, or leave those masks out')
+    if over: say(f'{len(over)} predictions have no truth and are left out (first: {over[0]})', pred)
     return {s: (preds[s], truths[s]) for s in truths}
 
 def _read_pair(pred, truth):
@@ -51,6 +52,13 @@ def _read_pair(pred, truth):
     case = read_case(truth)
     truth_map = read_labels(truth)
     return read_labels(pred, case), truth_map, case.spacing_mm
+
+# %% ../nbs/71_evaluate.ipynb #ba06eafa
+def _values(masks):
+    "All values of one side; `{255}` where each mask is binary, whatever its value."
+    each = [{int(v) for v in np.unique(m) if v} for m in masks]
+    union = set().union(*each)
+    return {255} if len(union) > 1 and max(map(len, each)) <= 1 and union <= {1, 255, 65535} else union
 
 # %% ../nbs/71_evaluate.ipynb #0e40a8fc
 def evaluate_folders(
@@ -62,7 +70,7 @@ def evaluate_folders(
 ) -> list: # rows, sorted by case and label
     "Compare two folders of masks case by case; a volume is one case."
     pairs = _pairs(pred, truth)
-    values = [set().union(*v) for v in zip(*([set(np.unique(m).tolist()) for m in _read_pair(*pairs[s])[:2]] for s in pairs))]
+    values = [_values(masks) for masks in zip(*([np.unique(m) for m in _read_pair(*pairs[s])[:2]] for s in progress(pairs, 'checking')))]
     labels, rows = labels_to_compare(*values, label), []
     if label is not None and not values[1] & {label, 255}: raise InputError(f'--label {label}', f'no true mask holds this label; they hold {sorted(v for v in values[1] if v)}', 'Choose one of these')
     for s in progress(pairs, 'evaluating'):

@@ -210,6 +210,9 @@ def load_tuned(
     tuned, header = load_prefer(path, segmenter)
     lost = next((k for k in ('prep', 'recipe', 'prompts', 'labelled', 'valid') if k not in header), None)
     if lost: raise InputError(path, f'its header says nothing of {lost} (an older form)', 'Train again, or use the package version that trained it')
+    parts = header['recipe'].get('parts') if isinstance(header['recipe'], dict) else None
+    if not isinstance(parts, list) or not all(isinstance(p, str) for p in parts):
+        raise InputError(path, 'its recipe does not say which parts were trained', 'Use the package version that trained it')
     tensors = {k.removeprefix('prompts.'): v for k, v in read_model(path)[1].items() if k.startswith('prompts.')}
     return tuned, rebuilt_prompts(header['prompts'], tensors, segmenter, path), header
 
@@ -226,7 +229,7 @@ def load_predictor(
         return generator, segmenter, EmbeddingCache(segmenter, prep)
     base = backbone_of(header, path, device); tuned, generator, header = load_tuned(path, base)
     if generator.oracle and not drawn: raise InputError(path, 'it was trained with boxes of the true masks, and new images have none', 'Draw boxes and give them as --boxes')
-    before = EmbeddingCache(base, Prep(**header['prep']))
+    before = EmbeddingCache(base, prep_of(header, path))
     return MadeBefore(drawn or generator, before), tuned, EmbeddingCache(tuned, before.prep) if encoder_trains(header['recipe']['parts']) else before
 
 def check_start(

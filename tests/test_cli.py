@@ -21,6 +21,7 @@ from medsam_prompts.data.boxes import tight_box
 from medsam_prompts.data.phantoms import phantom
 
 toy = ('--backbone', 'sam_toy', '--quiet')
+paper = ('--recipe', 'paper', *toy) # one module and no views: quick
 
 
 @pytest.fixture(scope='module')
@@ -44,7 +45,7 @@ def nothing_left(path): return not path.exists() and not list(path.parent.glob('
 
 def test_train_predict_evaluate(cli, folder, tmp_path):
     model = tmp_path/'m.safetensors'
-    done = cli('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--shots', 4, '--subset-seed', 1, '--epochs', 2, '--out', model, *toy)
+    done = cli('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--shots', 4, '--subset-seed', 1, '--epochs', 2, '--out', model, *paper)
     assert done.returncode == 0, done.stderr
     with safe_open(model, 'pt') as f: header = json.loads(f.metadata()['medsam_prompts'])
     assert header['training_set']['cases'] == sorted(np.random.default_rng(1).choice([f'p{i}' for i in range(6)], 4, replace=False).tolist())
@@ -64,13 +65,13 @@ def test_train_predict_evaluate(cli, folder, tmp_path):
 
 def test_boxes_and_masks_teach_the_same(cli, folder, tmp_path):
     for name, source in dict(a=('--masks', folder/'masks'), b=('--boxes', folder/'boxes.csv')).items():
-        assert cli('train', 'weak', '--images', folder/'images', *source, '--epochs', 2, '--out', tmp_path/name, *toy).returncode == 0
+        assert cli('train', 'weak', '--images', folder/'images', *source, '--epochs', 2, '--out', tmp_path/name, *paper).returncode == 0
     a, b = load_file(tmp_path/'a'), load_file(tmp_path/'b')
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_a_killed_training_resumes_to_the_same_weights(cli, folder, tmp_path, home):
-    call = ('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--epochs', 80, *toy, '--out')
+    call = ('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--epochs', 80, *paper, '--out')
     assert cli(*call, tmp_path/'whole').returncode == 0
     code = 'import sys; from medsam_prompts.cli import main; sys.exit(main())'
     process = subprocess.Popen([sys.executable, '-c', code, *map(str, call), str(tmp_path/'killed')],
@@ -209,7 +210,7 @@ def test_bad_training_input(folder, tmp_path, monkeypatch, capsys, home):
     monkeypatch.setenv('MEDSAM_PROMPTS_HOME', str(home))
     for name, args, says in bad_training(tmp_path, folder/'images', folder/'masks'):
         out = tmp_path/'never.safetensors'
-        assert main(['train', 'weak', *map(str, args), '--epochs', '1', '--out', str(out), *toy]) == 2, name
+        assert main(['train', 'weak', *paper, *map(str, args), '--epochs', '1', '--out', str(out)]) == 2, name
         err = capsys.readouterr().err.strip()
         assert says in err and '\n' not in err and 'Traceback' not in err, (name, err)
         assert nothing_left(out), name
@@ -218,7 +219,7 @@ def test_bad_training_input(folder, tmp_path, monkeypatch, capsys, home):
 def test_bad_models_and_weights(cli, folder, tmp_path):
     "Wrong weights, pickles and web pages are refused and named."
     model = tmp_path/'m.safetensors'
-    assert cli('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--shots', 2, '--epochs', 1, '--out', model, *toy).returncode == 0
+    assert cli('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--shots', 2, '--epochs', 1, '--out', model, *paper).returncode == 0
     with safe_open(model, 'pt') as f: header, state = json.loads(f.metadata()['medsam_prompts']), {k: f.get_tensor(k) for k in f.keys()}
     from safetensors.torch import save_file
     save_file(state, tmp_path/'other.safetensors', {'medsam_prompts': json.dumps({**header, 'backbone_sha256': '0'*64})})
@@ -241,7 +242,7 @@ def test_wrong_weights_are_named(tmp_path, monkeypatch):
 def test_bad_prediction_input_leaves_nothing(cli, folder, tmp_path):
     "Everything is looked at before the first mask is written."
     model = tmp_path/'m.safetensors'
-    assert cli('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--shots', 2, '--epochs', 1, '--out', model, *toy).returncode == 0
+    assert cli('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--shots', 2, '--epochs', 1, '--out', model, *paper).returncode == 0
     images = tmp_path/'images'
     shutil.copytree(folder/'images', images)
     write(images/'z.png', (images/'p0.png').read_bytes()[:200])
@@ -261,7 +262,7 @@ def test_two_structures_at_once(cli, tmp_path):
     "Boxes of two structures train two modules in one model, which writes label maps."
     write_phantoms(tmp_path, (1, 2), 'p{}')
     model = tmp_path/'m.safetensors'
-    done = cli('train', 'weak', '--images', tmp_path/'images', '--boxes', tmp_path/'boxes.csv', '--bounds', '.5,.9', '.3,.8', '--epochs', 2, '--out', model, *toy)
+    done = cli('train', 'weak', '--images', tmp_path/'images', '--boxes', tmp_path/'boxes.csv', '--bounds', '.5,.9', '.3,.8', '--epochs', 2, '--out', model, *paper)
     assert done.returncode == 0, done.stderr
     assert cli('predict', '--model', model, '--images', tmp_path/'images', '--out', tmp_path/'out', '--quiet').returncode == 0
     assert {r['label'] for r in csv.DictReader((tmp_path/'out/predictions.csv').open())} == {'1', '2'}
@@ -277,7 +278,7 @@ def test_one_label_of_a_label_map(cli, tmp_path):
         Image.fromarray(p.labels).save(tmp_path/f'maps/p{i}.png')
         Image.fromarray((p.labels == 2).astype(np.uint8)*255).save(tmp_path/f'pred/p{i}.png')
     model = tmp_path/'m.safetensors'
-    assert cli('train', 'weak', '--images', tmp_path/'images', '--masks', tmp_path/'maps', '--label', 2, '--epochs', 1, '--out', model, *toy).returncode == 0
+    assert cli('train', 'weak', '--images', tmp_path/'images', '--masks', tmp_path/'maps', '--label', 2, '--epochs', 1, '--out', model, *paper).returncode == 0
     assert cli('predict', '--model', model, '--images', tmp_path/'images', '--out', tmp_path/'out', '--quiet').returncode == 0
     assert set(np.unique(np.array(Image.open(tmp_path/'out/p0.png')))) <= {0, 255}
     done = cli('evaluate', '--pred', tmp_path/'pred', '--truth', tmp_path/'maps', '--label', 2, '--out', tmp_path/'c.csv', '--quiet')

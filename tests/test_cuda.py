@@ -179,7 +179,7 @@ def test_baselines_run(method, train, tmp_path):
 def test_command_line(cli, tmp_path):
     "Train and predict with --device cuda; the model file does not know where it was made."
     write_phantoms(tmp_path, (1,))
-    done = cli('train', 'weak', '--images', tmp_path/'images', '--boxes', tmp_path/'boxes.csv', '--epochs', 2, '--out', tmp_path/'m', '--device', 'cuda', *toy)
+    done = cli('train', 'weak', '--images', tmp_path/'images', '--boxes', tmp_path/'boxes.csv', '--epochs', 2, '--out', tmp_path/'m', '--device', 'cuda', '--recipe', 'paper', *toy)
     assert done.returncode == 0, done.stderr
     for device in devices:
         done = cli('predict', '--model', tmp_path/'m', '--images', tmp_path/'images', '--out', tmp_path/device, '--device', device, '--quiet')

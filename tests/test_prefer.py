@@ -150,7 +150,7 @@ def test_other_files_are_refused(here, folder, tmp_path):
         save_file(state, path := tmp_path/f'{i}.safetensors', {'medsam_prompts': json.dumps({k: v for k, v in (header | change).items() if v is not ...})})
         refused(here('predict', '--model', path, '--images', folder/'images', '--quiet', '--out', tmp_path/'no'), says, tmp_path/'no')
     weak = tmp_path/'w.safetensors'
-    assert here('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--epochs', 1, '--out', weak, *toy).returncode == 0
+    assert here('train', 'weak', '--images', folder/'images', '--masks', folder/'masks', '--epochs', 1, '--out', weak, '--recipe', 'paper', *toy).returncode == 0
     refused(here('predict', '--model', weak, '--boxes', folder/'boxes.csv', '--images', folder/'images', '--quiet', '--out', tmp_path/'no'), 'exactly one prompt', tmp_path/'no')
     refused(here(*train(folder, '--labelled', folder/'list.txt', '--annotator', 'agreement', '--init', weak), *quick, '--out', tmp_path/'no'), 'holds no tuned backbone', tmp_path/'no')
 
@@ -210,7 +210,7 @@ def test_a_text_and_the_own_masks(here, folder, tmp_path):
 def test_ten_boxes_then_few_masks(here, folder, tmp_path):
     "Prompts from a module that boxes taught; the model file holds it, so the file of the module is no longer needed. A model that makes no prompts is refused."
     weak, model, again = (tmp_path/f'{n}.safetensors' for n in ('weak', 'm', 'again'))
-    assert here('train', 'weak', '--images', folder/'images', '--boxes', folder/'boxes.csv', '--epochs', 2, *toy, '--out', weak).returncode == 0
+    assert here('train', 'weak', '--images', folder/'images', '--boxes', folder/'boxes.csv', '--epochs', 2, '--recipe', 'paper', *toy, '--out', weak).returncode == 0
     call = (*train(folder, '--labelled', folder/'list.txt', '--annotator', 'predicted-iou'), '--epochs', 3, '--align-epochs', 2, '--quiet')
     done = here(*call, '--model', weak, '--out', model)
     assert done.returncode == 0 and 'prompts: learned' in done.stdout, done.stdout + done.stderr
@@ -223,7 +223,7 @@ def test_ten_boxes_then_few_masks(here, folder, tmp_path):
 def test_a_module_compares(here, folder, tmp_path):
     "What boxes taught judges masks of images without any."
     weak, model = tmp_path/'weak.safetensors', tmp_path/'m.safetensors'
-    assert here('train', 'weak', '--images', folder/'images', '--boxes', folder/'boxes.csv', '--epochs', 2, *toy, '--out', weak).returncode == 0
+    assert here('train', 'weak', '--images', folder/'images', '--boxes', folder/'boxes.csv', '--epochs', 2, '--recipe', 'paper', *toy, '--out', weak).returncode == 0
     done = here(*train(folder, '--labelled', folder/'list.txt', '--annotator', 'another-model', '--judge', weak), *quick, '--out', model)
     assert done.returncode == 0 and 'compared by another model' in done.stdout, done.stdout + done.stderr
     assert header_of(model)['annotator']['sees_truth'] is False

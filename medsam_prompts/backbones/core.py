@@ -209,9 +209,7 @@ def load_segmenter(
     keep_freed_memory()
     seg, official = backbones[name]['build'](), backbones[name]['has_checkpoint']
     seg.name = name
-    if checkpoint is None and official:
-        if name not in checkpoints: raise InputError(name, 'no official file of its weights is registered', 'Give the file: load_segmenter(name, checkpoint=PATH)')
-        checkpoint = checkpoint_path(name)
+    if checkpoint is None and (official or added_checkpoint(name)): checkpoint = checkpoint_path(name)
     if checkpoint: load_strict(seg, read_weights(checkpoint), checkpoint); seg._weights = sha256_file(checkpoint)
     return seg.to(device)
 

@@ -40,7 +40,7 @@ def augment_case(
         if (moved[:, :2] >= 0).all() and (moved[:, 2:] <= np.array(case.size[::-1]) - 1).all(): break
     else: scale, shift, moved = np.ones(2), np.zeros(2), boxes
     image = _warp(shown(case, window), scale, shift, how.gamma**rng.uniform(-1, 1))
-    return replace(case, image=image, axes='yxc', labels=None, volume=None, grey_range=None, _windows=dict.fromkeys(window_modes, (0., 255.))), moved
+    return replace(case, image=image, axes='yxc', labels=None, volume=None, grey_range=None, _windows=dict.fromkeys((*window_modes, window), (0., 255.))), moved
 
 # %% ../../nbs/14_data.augment.ipynb #d2c6257a
 def _draw(size, rng, how):

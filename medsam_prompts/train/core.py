@@ -7,7 +7,7 @@ __all__ = ['adam_l2', 'step_down', 'memory_loaders', 'seed_loader', 'EpochSeed',
            'Resume', 'EpochBar', 'fit_epochs']
 
 # %% ../../nbs/60_train.core.ipynb #9cffbd82
-import random, time
+import random, time, zipfile
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +80,13 @@ class InPrecision(nn.Module):
     def forward(self, *inputs):
         with mixed_precision(self.precision, inputs[0].device): return self.net(*inputs).float()
 
+# %% ../../nbs/60_train.core.ipynb #de3c3015
+def _read_whole(path):
+    "What torch has saved, every byte of it as it was written."
+    with zipfile.ZipFile(path) as z:
+        if z.testzip(): raise ValueError(f'{path} is damaged')
+    return torch.load(path, map_location='cpu', weights_only=True)
+
 # %% ../../nbs/60_train.core.ipynb #3f618506
 class Resume(Callback):
     "Save the state of training after each epoch and, if asked, go on from it."
@@ -96,9 +103,11 @@ class Resume(Callback):
 
     def _read(self):
         again = 'Delete it, or repeat the command that was interrupted'
-        try: state = torch.load(self.path, map_location='cpu', weights_only=True)
+        try:
+            state = _read_whole(self.path)
+            same = state['job'] == self.job
         except Exception: raise InputError(self.path, 'the state of the interrupted training cannot be read', again) from None  # a damaged pickle raises anything
-        if state['job'] != self.job: raise InputError(self.path, 'the interrupted training had other settings or data', again)
+        if not same: raise InputError(self.path, 'the interrupted training had other settings or data', again)
         return state
 
     def before_fit(self):
@@ -133,13 +142,31 @@ def _trained(model):
     frozen = {k for k, p in model.named_parameters() if not p.requires_grad}
     return {k: v for k, v in model.state_dict().items() if k not in frozen}
 
+# %% ../../nbs/60_train.core.ipynb #d6f173c6
 class EpochBar(Callback):
-    "One progress bar over epochs, on stderr."
+    "How far a training is, on stderr."
     order = 95
-    def __init__(self, desc='training'): store_attr()
-    def before_fit(self): self.bar = iter(progress(range(self.n_epoch), self.desc))
-    def before_epoch(self): next(self.bar)
-    def after_fit(self): next(self.bar, None)
+    def __init__(self,
+        kept:Resume, # knows the losses
+    ):
+        store_attr()
+    def before_fit(self):
+        self.batches, self.told = len(self.dls.train), False
+        self.bar = Progress('training', (self.n_epoch - self.kept.start)*self.batches, lines=False)
+        self.runs = False
+    def before_epoch(self): self.runs = True # not called for epochs that were trained before
+    def after_batch(self):
+        self.bar.step(epoch=f'{self.epoch + 1}/{self.n_epoch}', loss=self._loss())
+        passed = time.monotonic() - self.bar.start
+        if self.told or passed < 3: return
+        self.told = True
+        tell(f'training: {self.n_epoch - self.kept.start} epochs, about {duration(passed + self.bar.left)}')
+
+    def _loss(self): return f'{self.kept.losses[-1]:.3g}' if self.kept.losses else '..'
+    def after_epoch(self):
+        left = f'  {duration(self.bar.left)} left' if self.epoch + 1 < self.n_epoch else ''
+        if self.runs and self.bar.bar.disable: tell(f'epoch {self.epoch + 1}/{self.n_epoch}  loss {self._loss()}{left}')
+    def after_fit(self): self.bar.close()
 
 # %% ../../nbs/60_train.core.ipynb #e9b79a10
 def fit_epochs(
@@ -153,5 +180,5 @@ def fit_epochs(
 ) -> list: # mean training loss of each epoch
     "Train, keeping the state of every epoch."
     keep = Resume(state, job, resume)
-    with learn.no_logging(), learn.no_bar(): learn.fit(epochs, lr, cbs=[keep, schedule(lr), EpochBar()])
+    with learn.no_logging(), learn.no_bar(): learn.fit(epochs, lr, cbs=[keep, schedule(lr), EpochBar(keep)])
     return keep.losses

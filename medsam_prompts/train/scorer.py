@@ -266,9 +266,12 @@ def load_scorer(
     header, state = read_model(path)
     if header['method'] != 'scorer': raise InputError(path, f'a model of the method {header["method"]} judges no masks', 'Give a file that medsam-prompts train scorer wrote')
     check_backbone(header, segmenter, path)
-    if not {'prep', 'network', 'width', 'settings'} <= set(header) or header['network'] not in scorer_networks: raise InputError(path, 'its header does not describe a scorer', 'Use the package version that trained it')
+    try:
+        net = _network(ScorerRecipe(header['network'], width=header['width']), segmenter.embed_dim)
+        whole = header['network'] in scorer_networks and all(isinstance(v, int | float) for s in header['settings'].values() for v in s.values())
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError): whole = False  # a damaged width raises anything
+    if not whole or 'prep' not in header: raise InputError(path, 'its header does not describe a scorer', 'Use the package version that trained it')
     if header['prep'] != asdict(prep): raise InputError(path, f'it was trained with the preprocessing {header["prep"]}', 'Use a scorer with the preprocessing of the prompts')
-    net = _network(ScorerRecipe(header['network'], width=header['width']), segmenter.embed_dim)
     load_strict(net, state, path)
     net.settings = header['settings']
     return net.eval().requires_grad_(False).to(segmenter.device)

@@ -121,11 +121,19 @@ def test_names(folder, capsys):
     assert {unicodedata.normalize('NFC', r['case']) for r in predictions(folder)} == {'1.2.840', 'scan.v2', 'Müller'}
 
 
+def test_names_below_a_folder(folder, capsys):
+    for name in ('a', 'b'): picture(folder/f'deep/{name}/p0.png')
+    code = predict(folder, f'{header}\na/p0.png,60,27,135,78\nb/p0,60,27,175,78', images='deep')
+    refused(code, capsys, folder, 'line 3: (60, 27, 175, 78) reaches beyond')
+    assert predict(folder, f'{header}\na/p0.png,60,27,135,78\ndeep\\b\\p0.png,60,27,135,78', images='deep') == 0
+    assert [r['case'] for r in predictions(folder)] == ['a_p0', 'b_p0']
+
+
 def test_names_of_no_image(folder, capsys):
-    (folder/'images/p2.jp2').write_bytes(b'jpeg 2000')
+    (folder/'images/p2.xcf').write_bytes(b'gimp xcf')
     os.symlink('nowhere', folder/'images/p3.png')
     lost = {'p00.png': 'no image p00.png, but p0', 'P1.png': 'no image P1.png, but p1',
-            'other': 'no image other in the folder', 'p2.jp2': 'p2.jp2: this type of file is not read',
+            'other': 'no image other in the folder', 'p2.xcf': 'p2.xcf: this type of file is not read',
             'p3': 'p3.png: a link that leads nowhere'}
     for name, says in lost.items():
         table = f'{header}\np0,60,27,135,78\n{name},60,27,135,78'

@@ -156,7 +156,7 @@ def check_drawn(
 def _folder_and_type(written, name):
     "What comes before and after the name of an image, in small letters."
     folder, _, file = unicodedata.normalize('NFC', re.sub(r'[\\/]+', '/', written.strip())).lower().rpartition('/')
-    return folder.removeprefix('.'), file.removeprefix(name.lower())
+    return folder.removeprefix('.'), file.removeprefix(name.lower() if file.startswith(name.lower()) else stem(file))
 
 def _check_one_file(name, lines, path):
     first = {}

@@ -160,7 +160,14 @@ def read_names(
     return [(i, name) for i, line in enumerate(lines, 1) if (name := line.strip('\t ,;"\r\n'))]
 
 # %% ../../nbs/12a_data.tables.ipynb #3a1390ae
-def _last(written): return unicodedata.normalize('NFC', re.split(r'[\\/]', written.strip().rstrip('\\/'))[-1])
+def _parts(written): return unicodedata.normalize('NFC', written).strip().replace('\\', '/').rstrip('/').split('/')
+
+def _ways(written):
+    "Names that a file may have, the one with most of its folders first: those below a folder are part of the name."
+    parts = _parts(written)
+    for i in range(len(parts)):
+        joined = '_'.join(parts[i:])
+        yield from (joined, stem(joined))
 
 def _near(name, names):
     "The name that was meant, perhaps."
@@ -168,12 +175,10 @@ def _near(name, names):
     return (alike if len(alike) == 1 else get_close_matches(name, names, 1)) or [None]
 
 def _reason(written, names):
-    "Why a file that lies there is not read, as `left_out` says."
-    if not isinstance(names, dict): return None
-    for folder in sorted({Path(p).parent for p in names.values()}):
-        for file, why in left_out(folder).items():
-            own = unicodedata.normalize('NFC', file)
-            if _last(written) in (own, own.rpartition('.')[0]): return f'{file}: {why}'
+    "Why a file that lies there is no image of its own."
+    for file, why in getattr(names, 'why', {}).items():
+        own = unicodedata.normalize('NFC', file)
+        if _parts(written)[-1] in (own, own.rpartition('.')[0]): return f'{file}: {why}'
     return None
 
 # %% ../../nbs/12a_data.tables.ipynb #e6765d1a
@@ -184,8 +189,8 @@ def find_name(
     line:int, # its line, named in the error
 ) -> str: # one of `names`
     "The image that a line of a table means."
-    for name in (_last(written), stem(written.strip())):
-        if name in names: return name
+    name = next((n for n in _ways(written) if n in names), None)
+    if name: return name
     reason = _reason(written, names)
     problem = f'line {line} names {written}, which is not read ({reason})'
     if reason: raise InputError(path, problem, 'Give a file that is read, or take the line out')

@@ -163,10 +163,9 @@ def _embed(a):
 # %% ../nbs/80_cli.ipynb #528c85ed
 def _train_weak(a):
     _watch(a)
-    from medsam_prompts.all import load_segmenter, pick_device, say, say_kept, train_weak
+    from medsam_prompts.all import load_segmenter, pick_device, say, train_weak
     recipe, (cases, boxes, targets, without) = _recipe(a), _boxes(a)
     if without: say(f'{without} of {len(cases) + without} cases do not show the target and are skipped')
-    say_kept()
     segmenter = load_segmenter(a.backbone, device=pick_device(a.device))
     how = dict(prep=_prep(a.window), resume=a.resume, encode=_encoding(a, segmenter))
     header = train_weak(segmenter, cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, **how)

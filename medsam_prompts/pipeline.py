@@ -34,9 +34,11 @@ def boxes_from_csv(
     path, # boxes.csv
     labels:tuple=(), # targets; empty: every label of the file
 ) -> tuple: # `CaseList` of the cases with a box, per case a list of (K,4) for each target, targets, number of cases without
-    "Training boxes that a person drew."
-    drawn = check_drawn(read_boxes(path), list_images(images), path)
-    cases, whole, kept = folder_cases(images), DrawnCheck(drawn, path), []
+    "Training boxes that a person drew; images without a line are left out."
+    files = list_images(images)
+    drawn = check_drawn(read_boxes(path), files, path)
+    every, whole, kept = folder_cases(images), DrawnCheck(drawn, path), []
+    cases = every.where(lambda name, _: (name if name in files else name.rsplit('_z', 1)[0]) in drawn)
     there = sorted({d.label for lines in drawn.values() for d in lines})
     for l in labels:
         if l not in there: raise InputError(path, f'no line has the label {l}', 'Choose a label of the file')
@@ -44,7 +46,8 @@ def boxes_from_csv(
         lines = whole.see(case)
         kept.append((i, [np.array([v for v, l in lines if l == t]).reshape(-1, 4) for t in labels or there]))
     whole.judge()
-    return _kept(cases, kept, tuple(labels or there), path)
+    *found, without = _kept(cases, kept, tuple(labels or there), path)
+    return *found, without + len(every) - len(cases)
 
 def boxes_from_masks(
     images, # folder
@@ -86,6 +89,7 @@ def train_weak(
     who = set(draw_shots(cases.subjects, shots, subset_seed))
     keep = [i for i, s in enumerate(cases.subjects) if s in who]
     cache, cases, boxes = FastCache(segmenter, prep, encode), cases[keep], [boxes[i] for i in keep]
+    say_kept()
     emb, placed = weak_training_set(segmenter, cache, cases, boxes, recipe.views, recipe.jitter)
     data, state = fingerprint(emb, placed), Path(f'{out}.state')
     job = fingerprint(data, targets, seed, recipe, segmenter.weights_sha256)
@@ -218,7 +222,7 @@ def predict_folder(
     low:dict={}, # label -> score below which an answer is flagged, see `low_scores`
 ) -> list: # rows of predictions.csv
     "Segment every image of a folder; pictures get 0/255 for one label and label values for several, volumes always label values."
-    cache, files, rows, many = cache or EmbeddingCache(segmenter, prep), list_images(images), [], len(generator.all_targets) > 1
+    cache, files, rows, many = cache or EmbeddingCache(segmenter, prep), list_images(images, out), [], len(generator.all_targets) > 1
     bar = Progress('predicting', _check_inputs(generator, images, files, out, volume))
     say_kept()
     with _all_or_nothing(out):

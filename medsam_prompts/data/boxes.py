@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['tight_box', 'mask_boxes', 'extent_boxes', 'scale_boxes', 'jitter_boxes', 'box_iou', 'snap_boxes', 'box_sides',
-           'Drawn', 'read_boxes', 'read_points', 'check_drawn', 'lines_for', 'check_places', 'drawn_for', 'stands_out',
-           'DrawnCheck']
+           'Drawn', 'read_boxes', 'read_points', 'check_drawn', 'check_all_drawn', 'lines_for', 'check_places',
+           'drawn_for', 'stands_out', 'DrawnCheck']
 
 # %% ../../nbs/13_data.boxes.ipynb #9158d7d7
 import re, unicodedata
@@ -166,6 +166,18 @@ def _check_one_file(name, lines, path):
             if f'/{part}'.endswith(f'/{before}') or f'/{before}'.endswith(f'/{part}'): continue
             problem = f'line {other.line} names {other.name} and line {d.line} names {d.name}'
             raise InputError(path, f'{problem}, and both would be the image {name}', 'Leave out the lines of other images')
+
+# %% ../../nbs/13_data.boxes.ipynb #74361e28
+def check_all_drawn(
+    drawn:dict, # image -> lines, from `check_drawn`
+    names, # as `list_images` gives them, or stems
+    path, # the table, named in the error
+):
+    "Raise `InputError` where an image has no line."
+    lost = next((n for n in names if n not in drawn), None)
+    if lost is None: return
+    why = names.why.get(stem(names[lost])) if isinstance(names, ImageList) else None
+    raise InputError(path, f'the file has no line for {lost}' + f' ({why})'*bool(why), 'Add one, or leave the image out')
 
 # %% ../../nbs/13_data.boxes.ipynb #bdeaee4a
 def lines_for(

@@ -129,6 +129,7 @@ class DrawnPrompts(PromptGenerator):
 
     def check(self, names):
         self.drawn, self.unseen = check_drawn(self.drawn, names, self.path), set(names)
+        check_all_drawn(self.drawn, names, self.path)
         self.whole = DrawnCheck(self.drawn, self.path)
 
     def check_case(self, case):

@@ -154,9 +154,10 @@ def _check_window(a):
 
 # %% ../nbs/80_cli.ipynb #72707c61
 def _embed(a):
-    from medsam_prompts.all import FastCache, folder_cases, load_segmenter, pick_device
+    from medsam_prompts.all import FastCache, folder_cases, load_segmenter, pick_device, say_kept
     segmenter = load_segmenter(a.backbone, device=pick_device(a.device))
     cache, cases = FastCache(segmenter, _prep(a.window), _encoding(a, segmenter)), folder_cases(a.images)
+    say_kept()
     print(f'{cache.fill(cases)} embedded, {len(cases)} in all: {cache.folder}')
     _next('train weak', images=a.images, boxes='boxes.csv', out='head.safetensors')
 
@@ -190,10 +191,12 @@ def _boxes(a):
 # %% ../nbs/80_cli.ipynb #9c037e69
 def _train_scorer(a):
     _watch(a)
-    from medsam_prompts.all import folder_cases, scorer_recipe, train_scorer
+    from medsam_prompts.all import folder_cases, say_kept, scorer_recipe, train_scorer
     recipe = scorer_recipe(a.recipe, **({} if a.epochs is None else dict(epochs=a.epochs)))
     learned, segmenter, prep = _to_be_scored(a)
-    header = train_scorer(segmenter, folder_cases(a.images, a.masks), a.out, recipe, a.seed, prep, a.resume, learned)
+    cases = folder_cases(a.images, a.masks)
+    say_kept()
+    header = train_scorer(segmenter, cases, a.out, recipe, a.seed, prep, a.resume, learned)
     _say_scored(a, header)
     prompts = dict(model=a.model) if a.model else dict(backbone=a.backbone, points='points.csv')
     _next('predict', **prompts, evolve=a.out, images='DIR', out='masks')
@@ -234,7 +237,7 @@ def _setting(s):
 # %% ../nbs/80_cli.ipynb #d5216ed5
 def _train_prefer(a):
     _watch(a)
-    from medsam_prompts.all import EmbeddingCache, check_start, load_tuned, make_prompts, train_prefer
+    from medsam_prompts.all import EmbeddingCache, check_start, load_tuned, make_prompts, say_kept, train_prefer
     segmenter, prep = _before_tuning(a)
     cache = EmbeddingCache(segmenter, prep)
     start, generator, header = load_tuned(a.init, segmenter) if a.init else (None, None, {})
@@ -244,6 +247,7 @@ def _train_prefer(a):
     if not a.init or a.prompt or a.text or a.model:
         generator = make_prompts(source, segmenter, parts.labelled, cache, a.seed, clip=a.clip, model=a.model, **text)
     annotator = _annotator(a, segmenter, cache, cases, parts)
+    say_kept()
     result = train_prefer(segmenter, cache, parts, source, generator, annotator, a.out, recipe, a.seed, start, a.resume)
     if a.rate and parts.unlabelled: _write_rated(a, result, segmenter, parts, recipe)
     _say_preferred(a, result)

@@ -231,7 +231,7 @@ def duration(seconds:float) -> str:
 
 # %% ../nbs/00_core.ipynb #75a99cfb
 class Progress:
-    "A bar on a terminal, a line every half minute elsewhere; call `step` after each piece of work, `close` at the end."
+    "A bar on a terminal, a line every quarter of a minute elsewhere; call `step` after each piece of work, `close` at the end."
     def __init__(self,
         desc:str='', # what is being done
         total:int|None=None, # pieces of work; None: nobody knows
@@ -260,7 +260,7 @@ def _say_how_far(bar):
     if bar.last is None and bar.done > 1 and now - bar.start > 1:
         bar.last = now
         if bar.left > 15: tell(f'{bar.desc}: {bar.total}, about {duration(bar.left)}')
-    elif bar.last is not None and now - bar.last >= 30 and bar.done < bar.total:
+    elif bar.last is not None and now - bar.last >= 15 and bar.done < bar.total:
         bar.last = now
         tell(f'{bar.desc} {bar.done}/{bar.total}, {duration(bar.left)} left')
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
-           'set_seed', 'pick_device', 'has_bfloat16', 'keep_freed_memory', 'versions', 'experiments_folder',
-           'set_quiet', 'progress', 'say']
+           'set_seed', 'device_name', 'pick_device', 'has_bfloat16', 'keep_freed_memory', 'versions',
+           'experiments_folder', 'set_quiet', 'progress', 'say']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
 import ctypes, hashlib, json, os, random, re, sys
@@ -116,13 +116,21 @@ def set_seed(
     return seed
 
 # %% ../nbs/00_core.ipynb #116db619
-def pick_device(
+def device_name(
     name:str='auto', # auto, cpu or cuda (cuda:1 picks a card); MEDSAM_PROMPTS_DEVICE says what auto is
+) -> str: # the same word, or that of MEDSAM_PROMPTS_DEVICE; auto where nobody chose
+    "Which device is asked for, whether it is here or not."
+    if name == 'auto': name = os.environ.get('MEDSAM_PROMPTS_DEVICE') or 'auto'
+    if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', name): raise InputError(f'--device {name}', 'unknown device', 'Use auto, cpu or cuda')
+    return name
+
+def pick_device(
+    name:str='auto', # see `device_name`
 ):
     "The torch device to compute on; `auto` takes a GPU where there is one."
     import torch
-    if name == 'auto': name = os.environ.get('MEDSAM_PROMPTS_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', name): raise InputError(f'--device {name}', 'unknown device', 'Use auto, cpu or cuda')
+    name = device_name(name)
+    if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
     if name != 'cpu' and int(name[5:] or 0) >= torch.cuda.device_count(): raise InputError(f'--device {name}', 'no such CUDA device is visible here', 'Use --device cpu, or auto')
     return torch.device(name)
 

@@ -89,12 +89,15 @@ def weak_training_set(
     jitter:float=0., # see `jitter_boxes`
 ) -> tuple: # embeddings (n,C,e,e), boxes (n,M,K,4) in the input frame
     "All that training sees: embeddings and boxes of the images, then of their views."
-    seen = []
-    for case, b in zip(progress(cases, 'embedding'), boxes):
+    n, embs = len(cases), None
+    placed = [None]*n*(views + 1)
+    for i, (case, b) in enumerate(zip(progress(cases, 'embedding'), boxes)):
         drawn = [jitter_boxes(k, jitter, _rng(case, m), case.size) for m, k in enumerate(_per_target(b))]
-        seen.append([_seen(segmenter, cache, *_view(case, drawn, view, cache.prep.window)) for view in range(views + 1)])
-    embs, placed = zip(*(one for view in zip(*seen) for one in view))
-    return torch.cat(embs), stack_boxes(placed)
+        for view in range(views + 1):
+            emb, placed[view*n + i] = _seen(segmenter, cache, *_view(case, drawn, view, cache.prep.window))
+            if embs is None: embs = emb.new_empty(n*(views + 1), *emb.shape[1:]) # all at once: joined afterwards, they would be held twice
+            embs[view*n + i] = emb[0]
+    return embs, stack_boxes(placed)
 
 def _seen(segmenter, cache, case, boxes):
     frames = segmenter.frames(case, cache.prep)

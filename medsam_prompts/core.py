@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
-           'set_seed', 'device_name', 'pick_device', 'has_bfloat16', 'keep_freed_memory', 'versions',
+           'set_seed', 'device_name', 'pick_device', 'hide_gpus', 'has_bfloat16', 'keep_freed_memory', 'versions',
            'experiments_folder', 'set_quiet', 'progress', 'say']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
@@ -133,6 +133,13 @@ def pick_device(
     if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
     if name != 'cpu' and int(name[5:] or 0) >= torch.cuda.device_count(): raise InputError(f'--device {name}', 'no such CUDA device is visible here', 'Use --device cpu, or auto')
     return torch.device(name)
+
+# %% ../nbs/00_core.ipynb #f768bcf5
+def hide_gpus(
+    device:str='auto', # see `device_name`
+):
+    "Leave GPUs alone, in this process and those that it starts, if the processor is asked for; to be called before CUDA is first used."
+    if device_name(device) == 'cpu': os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 # %% ../nbs/00_core.ipynb #6e9bb915
 def has_bfloat16(

@@ -7,6 +7,7 @@ __all__ = ['EmbeddingCache', 'stack_rows']
 
 # %% ../nbs/24_embeddings.ipynb #55faddbd
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -79,14 +80,21 @@ def stack_rows(
     rows, # tensors (1,...) of one shape
     n:int, # how many come at most
     device=None, # None: where the rows are
+    place:Callable=lambda m: m, # number of a row, as they come -> its place
 ) -> Tensor: # (m,...) of the m that came
     "Join tensors as they come; `torch.cat` would hold all of them twice."
     out, m = torch.empty(0), 0
     for row in rows:
         if not m: out = torch.empty(n, *row.shape[1:], dtype=row.dtype, device=device or row.device)
-        out[m] = row[0]
+        out[place(m)] = row[0]
         m += 1
+        if m % 32 == 0: _give_back()
     return out[:m]
+
+def _give_back():
+    "Free memory to the system, once."
+    keep_freed_memory(False)
+    keep_freed_memory()
 
 # %% ../nbs/24_embeddings.ipynb #5ff00840
 @patch

@@ -238,10 +238,12 @@ def gpu_slot(
     with ExitStack() as stack:
         free = next((g for g in gpus if _hold(stack, Path(folder)/f'.gpu-{g.replace("/", "-")}')), None)
         if asked.startswith('cuda:') and gpus: free = gpus[0]
-        if free or asked == 'cpu': os.environ['CUDA_VISIBLE_DEVICES'] = free or ''
+        hide_gpus(asked)
+        if free: os.environ['CUDA_VISIBLE_DEVICES'] = free
         os.environ['MEDSAM_PROMPTS_DEVICE'] = 'cuda' if free else asked
         yield os.environ['MEDSAM_PROMPTS_DEVICE']
 
+# %% ../nbs/76_workflow.ipynb #2120cf36
 def _visible(asked):
     "Names of the visible GPUs; cuda:1 stands for the second of them."
     seen = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(torch.cuda.device_count())))).split(',')

@@ -95,16 +95,24 @@ def prompted_set(
 ) -> PromptedSet:
     "Embed and prompt some cases."
     if len(generator.all_targets) != 1: raise InputError(generator.name, f'it prompts for the labels {", ".join(map(str, sorted(generator.all_targets)))} at once', 'Train one target at a time')
-    kept = [(e, p.to_frame([e.frames], 'input').to('cpu')) for e in _encoded(segmenter, cache, cases) if (p := generator(segmenter, [e])) is not None]
+    kept = []
+    embeddings = stack_rows(_prompted(segmenter, cache, cases, generator, kept), len(cases), 'cpu')
     if not kept: raise InputError(generator.name, 'it has a prompt for none of the images', 'Give other images, or other prompts')
     enc, prompts = zip(*kept)
     dark = next((e.case for e in enc if labelled and e.case.labels is None), None)
     if dark: raise InputError(dark.path or dark.name, 'a labelled image needs its mask', 'Give the mask, or count the image among the unlabelled')
-    return PromptedSet([_blind(e.case) for e in enc], [e.frames for e in enc], torch.cat([e.embedding for e in enc]).cpu(), _side_by_side(prompts),
+    return PromptedSet([_blind(e.case) for e in enc], [e.frames for e in enc], embeddings, _side_by_side(prompts),
                        torch.stack([lowres_mask(np.ones(e.case.size), e.frames) for e in enc])[:, None], torch.stack([lowres_mask(e.case.labels > 0, e.frames) for e in enc])[:, None] if labelled else None,
-                       generator.choose, torch.cat([segmenter.preprocess(e.case, cache.prep) for e in enc]).cpu() if images else None)
+                       generator.choose, stack_rows((segmenter.preprocess(e.case, cache.prep) for e in enc), len(enc), 'cpu') if images else None)
 
-def _encoded(segmenter, cache, cases): return (Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in progress(cases, 'prompting'))
+def _prompted(segmenter, cache, cases, generator, kept):
+    "Embeddings of the cases that get a prompt; these cases and their prompts go into `kept`."
+    for case in progress(cases, 'prompting'):
+        e = Encoded(case, segmenter.frames(case, cache.prep), cache[case])
+        prompts = generator(segmenter, [e])
+        if prompts is None: continue
+        kept.append((replace(e, embedding=None), prompts.to_frame([e.frames], 'input').to('cpu')))
+        yield e.embedding
 
 # %% ../nbs/51_annotators.ipynb #9d51da4a
 @dataclass

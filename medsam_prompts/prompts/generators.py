@@ -57,7 +57,7 @@ class Segmented:
     scores:dict # label -> the backbone's predicted IoU
     seconds:float=0. # from pixels to mask; an embedding that was cached counts with the time to read it
     flags:dict = field(default_factory=dict) # label -> names of what is suspicious
-    prompts:Prompts|None=None # of this case, in the input frame
+    prompts:Prompts|None=None # of this case, in the input frame, on the CPU; without the dense maps of learned ones, which take megabytes
 
 # %% ../../nbs/30_prompts.generators.ipynb #e5bce1ce
 @torch.no_grad()
@@ -83,8 +83,13 @@ def _decoded(segmenter, enc, prompts, generator):
     prompts = prompts.to_frame([e.frames for e in enc], 'input').to(segmenter.device)
     logits, iou = segmenter.decode(torch.cat([e.embedding for e in enc]), prompts)
     maps = [label_map(l[:, 0], s[:, 0], generator.targets, e, generator.choose) for e, l, s in zip(enc, logits.float().cpu(), iou.float().cpu())]
-    return [Segmented(e.case, labels, scores, flags={k: find_flags(labels == k, s) for k, s in scores.items()}, prompts=prompts[b])
+    return [Segmented(e.case, labels, scores, flags={k: find_flags(labels == k, s) for k, s in scores.items()}, prompts=_small_parts(prompts[b]))
             for b, (e, (labels, scores)) in enumerate(zip(enc, maps))]
+
+def _small_parts(prompts):
+    "What can be kept of every case; copies, since a view would keep the whole batch."
+    small = {k: v.cpu().clone() for k, v in prompts._given().items() if k != 'dense'}
+    return replace(prompts, dense=None, **small) if small else None
 
 # %% ../../nbs/30_prompts.generators.ipynb #2211dc38
 def label_map(

@@ -1,4 +1,6 @@
-"python -m benchmarks [topic ...] [--threads N ...] [--quick] [--out FILE] [--since REV]: each topic in a process of its own; its rows replace those that the file has of it."
+"""python -m benchmarks [topic ...] [--threads N ...] [--quick] [--out FILE] [--since REV]
+
+Each topic in a process of its own; its rows replace those that the file has of it."""
 import argparse
 import csv
 import os
@@ -29,19 +31,23 @@ def earlier(rev, options):
         git('worktree', 'add', '--quiet', '--detach', tree, rev)
         try:
             shutil.copytree(here, tree/'benchmarks', dirs_exist_ok=True)
-            subprocess.run([sys.executable, '-m', __package__, *options, '--out', out], cwd=tree, env=os.environ | dict(PYTHONPATH=str(tree)), check=True)
+            env = os.environ | dict(PYTHONPATH=str(tree))
+            subprocess.run([sys.executable, '-m', __package__, *options, '--out', out], cwd=tree, env=env, check=True)
             return by_row(out)
         finally: git('worktree', 'remove', '--force', tree)
 
 
-def by_row(path): return {tuple(r[k] for k in ('topic', 'what', 'size', 'peer', 'threads')): r for r in csv.DictReader(path.open())}
+def by_row(path):
+    rows = csv.DictReader(path.open())
+    return {tuple(r[k] for k in ('topic', 'what', 'size', 'peer', 'threads')): r for r in rows}
 
 
 def compare(then, now):
-    "Seconds of both, and how they compare with each other and beside the peer of the same run, which takes the drift of the machine out."
+    "Seconds of both and their ratio, and that of both beside their peers, in which the drift of the machine cancels."
     for key in [k for k in now if k in then]:
         (old, was), (new, ratio) = ((float(r[key]['ours_seconds']), float(r[key]['ratio'])) for r in (then, now))
-        print(f'{", ".join(filter(None, key[:3])):45} {old:9.4f} s before  {new:9.4f} s now  {old/new:6.2f} times as fast, {ratio/was:6.2f} beside {key[3]}')
+        what, faster = ', '.join(filter(None, key[:3])), f'{old/new:6.2f} times as fast, {ratio/was:6.2f} beside {key[3]}'
+        print(f'{what:45} {old:9.4f} s before  {new:9.4f} s now  {faster}')
 
 
 def measure(topic, a):

@@ -15,7 +15,8 @@ from .common import compare, installed
 def write_pictures(folder, n, size):
     rng, (w, h) = np.random.default_rng(0), size
     smooth = 90 + 60*np.sin(np.arange(w)/40) + 60*np.cos(np.arange(h)[:, None]/30)
-    for i in range(n): Image.fromarray((smooth + rng.integers(0, 30, (h, w))).astype(np.uint8)).save(folder/f'{i:03d}.png')
+    for i in range(n):
+        Image.fromarray((smooth + rng.integers(0, 30, (h, w))).astype(np.uint8)).save(folder/f'{i:03d}.png')
 
 
 def write_series(folder, n, side):
@@ -23,7 +24,8 @@ def write_series(folder, n, side):
     ds, rng, folder = pydicom.Dataset(), np.random.default_rng(0), Path(folder)
     ds.file_meta = pydicom.dataset.FileMetaDataset()
     ds.file_meta.TransferSyntaxUID, ds.file_meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, MRImageStorage
-    ds.SOPClassUID, ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = MRImageStorage, *(generate_uid() for _ in range(3))
+    ds.SOPClassUID = MRImageStorage
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = (generate_uid() for _ in range(3))
     ds.Modality, ds.PatientID, ds.PhotometricInterpretation, ds.SamplesPerPixel = 'MR', 'patient', 'MONOCHROME2', 1
     ds.Rows, ds.Columns, ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = side, side, 16, 16, 15, 1
     ds.PixelSpacing, ds.SliceThickness, ds.ImageOrientationPatient = [.7, .7], 1, [1, 0, 0, 0, 1, 0]
@@ -66,10 +68,14 @@ def rows(quick):
         scans.mkdir()
         write_pictures(pictures, n, size)
         write_series(scans/'series', slices, side)
+        in_folder, names = scans/'series', installed(lambda: series_names(scans/'series'))
+        yield compare('list pictures', n, 'sorted(glob)', installed(lambda: sorted(pictures.glob('*.png'))),
+                      lambda: list_images(pictures))
         note = same([c.image for c in all_cases(pictures)], with_pillow(pictures))
-        yield compare('list pictures', n, 'sorted(glob)', installed(lambda: sorted(pictures.glob('*.png'))), lambda: list_images(pictures))
-        yield compare('read pictures', f'{n} of {size[0]} x {size[1]}', 'PIL, numpy', installed(lambda: with_pillow(pictures)), lambda: all_cases(pictures), note=note)
-        yield compare('list a series', slices, 'GetGDCMSeriesFileNames', installed(lambda: series_names(scans/'series')), lambda: list_images(scans))
+        yield compare('read pictures', f'{n} of {size[0]} x {size[1]}', 'PIL, numpy',
+                      installed(lambda: with_pillow(pictures)), lambda: all_cases(pictures), note=note)
+        yield compare('list a series', slices, 'GetGDCMSeriesFileNames', names, lambda: list_images(scans))
         for peer, read in {'SimpleITK.ImageSeriesReader': with_itk, 'pydicom, slice by slice': with_pydicom}.items():
-            note = same(all_cases(scans)[0].image, read(scans/'series'))
-            yield compare('read a series', f'{slices} of {side} x {side}', peer, installed(lambda: read(scans/'series')), lambda: all_cases(scans), note=note, budget=20)
+            note = same(all_cases(scans)[0].image, read(in_folder))
+            yield compare('read a series', f'{slices} of {side} x {side}', peer, installed(lambda: read(in_folder)),
+                          lambda: all_cases(scans), note=note, budget=20)

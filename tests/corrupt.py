@@ -1,8 +1,8 @@
 """Damage valid inputs at random: every command copes, or refuses in one line that names the file.
 
-`python tests/corrupt.py --count 1000 --seed 0 [--only png,dicom] [--case K]`: one file of a small valid input is cut off, has
-bits flipped, blocks zeroed or doubled, takes the header of another kind of file or is emptied, and one command gets it.
-A line for each fault says how to repeat the case; exit code 1 if there was one. `--case K` shows everything of case K."""
+`python tests/corrupt.py --count 1000 --seed 0 [--only png,dicom] [--case K]`: one file of a small valid input is cut,
+has bits flipped, blocks zeroed or doubled, takes the header of another kind of file or is emptied, and one command
+gets it. A line for each fault says how to repeat the case; exit code 1 if there was one. `--case K` shows that case."""
 import argparse
 import gzip
 import hashlib
@@ -73,7 +73,8 @@ def itk(path, a, packed=False):
 def compressed(a, syntax):
     "A JPEG or JPEG 2000 stream of a slice, as DICOM holds it."
     file = io.BytesIO()
-    Image.fromarray(a).save(file, **dict(format='JPEG') if syntax == JPEGBaseline8Bit else dict(format='JPEG2000', no_jp2=True))
+    how = dict(format='JPEG') if syntax == JPEGBaseline8Bit else dict(format='JPEG2000', no_jp2=True)
+    Image.fromarray(a).save(file, **how)
     return encapsulate([file.getvalue()])
 
 
@@ -85,13 +86,14 @@ def dicom(path, a, z=1, syntax=ExplicitVRLittleEndian, patient=None):
     ds.file_meta.TransferSyntaxUID = syntax if syntax != RLELossless else ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = CTImageStorage
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = f'{series}.{z + 1}'
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = f'{series}.100', f'{series}.101', f'{series}.102'
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = f'{series}.100', f'{series}.101'
+    ds.FrameOfReferenceUID = f'{series}.102'
     ds.Modality, ds.PatientID, ds.InstanceNumber = 'MR', patient, z + 1
     ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = height, width, 1, 'MONOCHROME2'
     ds.BitsAllocated = ds.BitsStored = 8 if syntax in (JPEGBaseline8Bit, JPEG2000Lossless) else 16
     ds.HighBit, ds.PixelRepresentation = ds.BitsStored - 1, 0
-    ds.PixelSpacing, ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 1], [1, 0, 0, 0, 1, 0], [0, 0, 3*z]
-    ds.SliceThickness = 3
+    ds.PixelSpacing, ds.SliceThickness = [1, 1], 3
+    ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 3*z]
     ds.PixelData = a[z].astype(np.uint16).tobytes() if ds.BitsStored == 16 else compressed(a[z], syntax)
     if syntax == RLELossless: ds.compress(RLELossless)
     ds.save_as(path, enforce_file_format=True)
@@ -113,20 +115,27 @@ class Form:
 
 
 png, nii = ('.png', picture), ('.nii.gz', nifti)
+syntaxes = dict(rle=RLELossless, jpeg=JPEGBaseline8Bit, j2k=JPEG2000Lossless)
 forms = dict(
-    png=Form('png', '.png', picture), png_colour=Form('png', '.png', partial(picture, mode='RGB'), png), jpg=Form('jpg', '.jpg', picture, png),
-    jpg_colour=Form('jpg', '.jpg', partial(picture, mode='RGB'), png), tif=Form('tif', '.tif', picture), tif_pages=Form('tif', '.tif', stack, flat=False),
-    **{f'tif_{c}': Form('tif', '.tif', partial(picture, compression=f'tiff_{c}')) for c in ('lzw', 'adobe_deflate')},
-    tif_jpeg=Form('tif', '.tif', partial(picture, compression='jpeg'), png), nii=Form('nii', '.nii', nifti, flat=False), nii_gz=Form('nii.gz', '.nii.gz', nifti, flat=False),
+    png=Form('png', '.png', picture), png_colour=Form('png', '.png', partial(picture, mode='RGB'), png),
+    jpg=Form('jpg', '.jpg', picture, png), jpg_colour=Form('jpg', '.jpg', partial(picture, mode='RGB'), png),
+    tif=Form('tif', '.tif', picture), tif_pages=Form('tif', '.tif', stack, flat=False),
+    tif_lzw=Form('tif', '.tif', partial(picture, compression='tiff_lzw')),
+    tif_adobe_deflate=Form('tif', '.tif', partial(picture, compression='tiff_adobe_deflate')),
+    tif_jpeg=Form('tif', '.tif', partial(picture, compression='jpeg'), png),
+    nii=Form('nii', '.nii', nifti, flat=False), nii_gz=Form('nii.gz', '.nii.gz', nifti, flat=False),
     dicom=Form('dicom', '.dcm', dicom, png),
-    **{f'dicom_{n}': Form('dicom', '.dcm', partial(dicom, syntax=s), png) for n, s in dict(rle=RLELossless, jpeg=JPEGBaseline8Bit, j2k=JPEG2000Lossless).items()},
-    series=Form('series', '', series, nii, flat=False), nrrd=Form('nrrd', '.nrrd', itk, flat=False), nrrd_packed=Form('nrrd', '.nrrd', partial(itk, packed=True), flat=False),
+    **{f'dicom_{n}': Form('dicom', '.dcm', partial(dicom, syntax=s), png) for n, s in syntaxes.items()},
+    series=Form('series', '', series, nii, flat=False),
+    nrrd=Form('nrrd', '.nrrd', itk, flat=False),
+    nrrd_packed=Form('nrrd', '.nrrd', partial(itk, packed=True), flat=False),
     mhd=Form('mhd', '.mhd', itk, flat=False), mhd_packed=Form('mhd', '.mhd', partial(itk, packed=True), flat=False))
 
 
 def write_form(folder, form):
     "images, masks, pred (masks a pixel off), boxes.csv and points.csv."
-    boxes, points = ['image,x0,y0,x1,y1,label' + ',slice'*(not form.flat)], ['image,x,y,positive,label' + ',slice'*(not form.flat)]
+    last = ',slice'*(not form.flat)
+    boxes, points = ['image,x0,y0,x1,y1,label' + last], ['image,x,y,positive,label' + last]
     suffix, write = form.mask or (form.suffix, form.write)
     for sub in ('images', 'masks', 'pred'): (folder/sub).mkdir(parents=True)
     for i, stem in enumerate(stems):
@@ -164,21 +173,31 @@ experiments:
 toy = '--backbone sam_toy'
 weak = f'train weak {toy} --images images --recipe paper --epochs 2'
 scorer = f'train scorer {toy} --images images --masks masks --epochs 2 --out out/scorer.safetensors'
-prefer = f'train prefer {toy} --images images --masks masks --labelled-fraction 1 --epochs 2 --out out/prefer.safetensors'
+prefer = (f'train prefer {toy} --images images --masks masks --labelled-fraction 1 --epochs 2'
+          ' --out out/prefer.safetensors')
 commands = dict(
-    boxes=f'predict {toy} --images images --boxes boxes.csv --out out', points=f'predict {toy} --images images --points points.csv --out out',
-    model='predict --model weak.safetensors --images images --out out', tuned='predict --model prefer.safetensors --images images --out out',
+    boxes=f'predict {toy} --images images --boxes boxes.csv --out out',
+    points=f'predict {toy} --images images --points points.csv --out out',
+    model='predict --model weak.safetensors --images images --out out',
+    tuned='predict --model prefer.safetensors --images images --out out',
     evolve=f'predict {toy} --images images --boxes boxes.csv --evolve scorer.safetensors --evolve-margin 0 --out out',
-    weak=f'{weak} --boxes boxes.csv --out out/weak.safetensors', masks=f'{weak} --masks masks --components largest --out out/weak.safetensors',
-    evaluate='evaluate --pred pred --truth masks --out out/cases.csv', info='info {target}',
-    resume_weak=f'{weak} --boxes boxes.csv --resume --out out/weak.safetensors', resume_scorer=f'{scorer} --resume', resume_prefer=f'{prefer} --resume',
-    bank=f'predict {toy} --images images --text spot --bank bank.yaml --out out', words=f'{prefer} --text bank.yaml',
-    profile='reproduce --list --profile profile.yaml', plan='reproduce --dry-run --profile profile.yaml --out out')
+    weak=f'{weak} --boxes boxes.csv --out out/weak.safetensors',
+    masks=f'{weak} --masks masks --components largest --out out/weak.safetensors',
+    evaluate='evaluate --pred pred --truth masks --out out/cases.csv',
+    info='info {target}',
+    resume_weak=f'{weak} --boxes boxes.csv --resume --out out/weak.safetensors',
+    resume_scorer=f'{scorer} --resume',
+    resume_prefer=f'{prefer} --resume',
+    bank=f'predict {toy} --images images --text spot --bank bank.yaml --out out',
+    words=f'{prefer} --text bank.yaml',
+    profile='reproduce --list --profile profile.yaml',
+    plan='reproduce --dry-run --profile profile.yaml --out out')
 
 # What may be damaged for which command, by kind
 on_images = [(c, 'images/anna*') for c in ('boxes', 'model', 'weak', 'masks')]
 on_masks = [('masks', 'masks/anna*'), ('evaluate', 'masks/anna*'), ('evaluate', 'pred/anna*')]
-states = dict(resume_weak='out/weak.safetensors.state', resume_scorer='out/scorer.safetensors.state', resume_prefer='out/prefer.safetensors.state.tune')
+states = dict(resume_weak='out/weak.safetensors.state', resume_scorer='out/scorer.safetensors.state',
+              resume_prefer='out/prefer.safetensors.state.tune')
 models = dict(model='weak.safetensors', tuned='prefer.safetensors', evolve='scorer.safetensors')
 others = dict(
     csv=[('boxes', 'boxes.csv'), ('points', 'points.csv'), ('weak', 'boxes.csv')],
@@ -263,9 +282,11 @@ def _child(argv, folder, before):
     try:
         os.setsid()
         os.chdir(folder)
-        for fd, name in enumerate(('stdout', 'stderr'), 1): os.dup2(os.open(f'../{name}', os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
-        statm = Path('/proc/self/statm')
-        if statm.exists(): resource.setrlimit(resource.RLIMIT_AS, (int(statm.read_text().split()[0])*resource.getpagesize() + memory,)*2)
+        for fd, name in enumerate(('stdout', 'stderr'), 1):
+            os.dup2(os.open(f'../{name}', os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
+        if os.path.exists('/proc/self/statm'):
+            now = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (now + memory,)*2)
         before()
         code = medsam_prompts.cli.main(argv)
     except SystemExit as e: code = e.code if isinstance(e.code, int) else 1
@@ -301,7 +322,7 @@ def made(root):
             whole(self)
             raise KeyboardInterrupt
         Resume.after_epoch = after_epoch
-    for name, command in dict(weak=f'{weak} --boxes boxes.csv --out out/weak.safetensors', scorer=scorer, prefer=prefer).items():
+    for command in (commands['weak'], scorer, prefer):
         for before, want in ((stop_after_an_epoch, 130), (lambda: None, 0)):
             r = run(command.split(), root/'forms/png', before)
             if r.code != want: raise RuntimeError(f'{command} ended with {r.code}: {r.out}{r.err}')
@@ -358,7 +379,7 @@ def traceback_of(err):
 def without_numbers(text): return {re.sub(r'-?(\d[\d.e+-]*|nan|inf)', '#', line) for line in text.splitlines()}
 
 
-skipped = re.compile(r'\d+ of \d+ cases do not show the target and are skipped$')  # train says it without the name of the program
+skipped = re.compile(r'\d+ of \d+ cases do not show the target and are skipped$')  # as train says it
 
 
 def faults_of_words(r, whole, target):
@@ -367,20 +388,26 @@ def faults_of_words(r, whole, target):
     if 'Traceback' in r.err + r.out: return [f'traceback: {traceback_of(r.err)}']
     if r.code not in (0, 2): return [f'exit code {r.code}']
     lines = r.err.splitlines()
-    strange = [line for line in lines if not line.startswith('medsam-prompts: ') and line not in whole.err.splitlines() and not skipped.match(line)]
-    if target.name != 'profile.yaml': strange += without_numbers(r.out) - without_numbers(whole.out) if r.code == 0 else r.out.splitlines()
+    usual = whole.err.splitlines()
+    strange = [s for s in lines if not s.startswith('medsam-prompts: ') and s not in usual and not skipped.match(s)]
+    own = target.name == 'profile.yaml'  # names in it are printed, and messages quote values of it
+    if r.code == 0 and not own: strange += without_numbers(r.out) - without_numbers(whole.out)
+    if r.code == 2: strange += r.out.splitlines()
     found = [f'{len(strange)} lines of others, first: {strange[0][:160]!r}'] if strange else []
     if r.code == 2 and not lines: found.append('refused without a word')
     known = {target.name, target.parent.name} | {s for s in stems if s in target.name}
-    if r.code == 2 and r.err != whole.err and target.name != 'profile.yaml' and not any(k in r.err for k in known): found.append(f'names neither {target.name} nor its folder: {r.err.strip()[:160]!r}')
+    if r.code == 2 and r.err != whole.err and not own and not any(k in r.err for k in known):
+        found.append(f'names neither {target.name} nor its folder: {r.err.strip()[:160]!r}')
     return found
 
 
 def faults_of_files(r, folder, home, put):
     "What is wrong with the files that are there now."
     found = [f'left behind: {p.name}' for p in files(folder) + files(home) if '.part-' in p.name]
-    found += [f'{p.relative_to(folder)} is not whole: {why}' for p in files(folder/'out') if (why := unreadable(p, put))]
-    found += [f'changed: {p.relative_to(folder)}' for p, sha in put.items() if folder/'out' not in p.parents and (not p.is_file() or sha256(p) != sha)]
+    name = lambda p: p.relative_to(folder)
+    found += [f'{name(p)} is not whole: {why}' for p in files(folder/'out') if (why := unreadable(p, put))]
+    given = [p for p in put if folder/'out' not in p.parents]
+    found += [f'changed: {name(p)}' for p in given if not p.is_file() or sha256(p) != put[p]]
     if r.code == 2 and (folder/'out/predictions.csv').exists(): found.append('refused, but predictions.csv is there')
     return found
 
@@ -400,7 +427,8 @@ def faults_in_silence(r, out, before, kind):
 
 class Trials:
     "Numbered cases of a seed, in a folder."
-    def __init__(self, root, seed): self.root, self.seed, self.folder, self.known = made(root), seed, root/'case/work', {}
+    def __init__(self, root, seed):
+        self.root, self.seed, self.folder, self.known = made(root), seed, root/'case/work', {}
 
     def whole(self, form, command, target):
         "What the command does to inputs that are whole: result, cases in its table, files."
@@ -409,7 +437,8 @@ class Trials:
         set_up(self.root, self.folder, form, command)
         r = run(commands[command].format(target=target).split(), self.folder)
         may_refuse = command in ('bank', 'words') or command == 'info' and target.startswith('images')
-        if r.code != 0 and not may_refuse or r.code not in (0, 2) or 'bank.yaml' in r.err: raise RuntimeError(f'{command} of whole {form} ended with {r.code}: {r.out}{r.err}')
+        if r.code != 0 and not may_refuse or r.code not in (0, 2) or 'bank.yaml' in r.err:
+            raise RuntimeError(f'{command} of whole {form} ended with {r.code}: {r.out}{r.err}')
         self.known[key] = r, cases(self.folder/'out'), results(self.folder/'out')
         return self.known[key]
 
@@ -448,7 +477,7 @@ def main():
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', default=','.join(kinds), help='default: %(default)s')
     parser.add_argument('--case', type=int)
-    parser.add_argument('--all', action='store_true', help='a line for every case: how it was damaged and what was said last')
+    parser.add_argument('--all', action='store_true', help='a line for every case: the damage, and what was said last')
     parser.add_argument('--keep', type=Path, help='work in this folder and leave it')
     a = parser.parse_args()
     torch.set_num_threads(1)  # a process with threads cannot be forked
@@ -465,11 +494,14 @@ def report(trials, a):
         what, r, faults = trials(k)
         ends[kind_of(k), {0: 'done', 2: 'refused'}.get(r.code, 'other')] += 1
         bad += bool(faults)
-        if faults or a.case is not None: print(f'case {k}: {what}', *faults, f'repeat: python tests/corrupt.py --seed {a.seed} --case {k}', sep='\n  ', flush=True)
-        if a.all: print(f'case {k}: {what.partition(": ")[0]}: exit code {r.code}: {(r.err or r.out).strip().rpartition(chr(10))[2]}', flush=True)
+        repeat = f'repeat: python tests/corrupt.py --seed {a.seed} --case {k}'
+        if faults or a.case is not None: print(f'case {k}: {what}', *faults, repeat, sep='\n  ', flush=True)
+        said = (r.err or r.out).strip().splitlines() or ['']
+        if a.all: print(f'case {k}: {what.partition(": ")[0]}: exit code {r.code}: {said[-1]}', flush=True)
         if a.case is not None: print(f'exit code {r.code} after {r.seconds:.1f} s\n{r.out}{r.err}', end='')
     for kind in kinds:
-        if n := {end: v for (of, end), v in ends.items() if of == kind}: print(f'{kind:8}', ', '.join(f'{v} {end}' for end, v in sorted(n.items())))
+        n = sorted((end, v) for (of, end), v in ends.items() if of == kind)
+        if n: print(f'{kind:8}', ', '.join(f'{v} {end}' for end, v in n))
     print(f'{sum(ends.values())} damaged inputs in {time.monotonic() - start:.0f} s: {bad} with faults')
     return bool(bad)
 

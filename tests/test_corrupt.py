@@ -10,7 +10,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='each case is a 
 
 
 def test_a_hundred_damaged_inputs_are_read_or_refused_in_a_line():
-    done = subprocess.run([sys.executable, '-W', 'ignore', Path(__file__).parent/'corrupt.py', '--count', '100', '--seed', '1'], capture_output=True, text=True)
+    script = [sys.executable, '-W', 'ignore', Path(__file__).parent/'corrupt.py']
+    done = subprocess.run([*script, '--count', '100', '--seed', '1'], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith('0 with faults'), done.stdout
 
@@ -25,10 +26,12 @@ def corrupt(monkeypatch):
 
 def test_what_counts_as_a_fault_in_words(corrupt, tmp_path):
     whole, target = corrupt.Result(0, 'out: 2 predictions\n', '', 1.), tmp_path/'images/anna.png'
-    def faults(code, out='', err=''): return corrupt.faults_of_words(corrupt.Result(code, out, err, 1.), whole, target)
+    def faults(code, out='', err=''):
+        return corrupt.faults_of_words(corrupt.Result(code, out, err, 1.), whole, target)
     assert faults(0, 'out: 1 predictions\n') == faults(2, err='medsam-prompts: images/anna.png: cut off. Copy it.\n') == []
     assert 'killed' in faults(None)[0] and 'exit code 1' in faults(1)[0] and 'without a word' in faults(2)[0]
-    assert 'lines of others' in faults(0, 'libtiff: bad tag\n')[0] and 'lines of others' in faults(2, err='libtiff\nmedsam-prompts: anna: no\n')[0]
+    assert 'lines of others' in faults(0, 'libtiff: bad tag\n')[0]
+    assert 'lines of others' in faults(2, err='libtiff\nmedsam-prompts: anna: no\n')[0]
     assert 'names neither' in faults(2, err='medsam-prompts: something is wrong\n')[0]
     trace = 'Traceback (most recent call last):\n  File "/x/medsam_prompts/core.py", line 3, in f\nValueError: no\n'
     assert faults(1, err=trace) == ['traceback: medsam_prompts/core.py:3:f ValueError: no']

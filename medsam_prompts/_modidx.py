@@ -1090,6 +1090,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'medsam_prompts/data/dicom.py'),
                                            'medsam_prompts.data.dicom._gdcm': ('data.dicom.html#_gdcm', 'medsam_prompts/data/dicom.py'),
                                            'medsam_prompts.data.dicom._groups': ('data.dicom.html#_groups', 'medsam_prompts/data/dicom.py'),
+                                           'medsam_prompts.data.dicom._has_pixels': ( 'data.dicom.html#_has_pixels',
+                                                                                      'medsam_prompts/data/dicom.py'),
                                            'medsam_prompts.data.dicom._header': ('data.dicom.html#_header', 'medsam_prompts/data/dicom.py'),
                                            'medsam_prompts.data.dicom._in_group': ( 'data.dicom.html#_in_group',
                                                                                     'medsam_prompts/data/dicom.py'),

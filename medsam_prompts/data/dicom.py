@@ -6,7 +6,7 @@
 __all__ = ['dicom_suffixes', 'no_pictures', 'header_tags', 'is_dicom', 'no_picture', 'Header', 'dicom_header', 'dataset',
            'rescaled', 'decoded', 'header_facts', 'read_dicom', 'slice_affine', 'Source', 'read_series', 'dicom_cases']
 
-# %% ../../nbs/08c_data.dicom.ipynb #781cfbea
+# %% ../../nbs/08c_data.dicom.ipynb #c2f50b05
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from .cases import *
 from .pictures import *
 from .volumefiles import *
 
-# %% ../../nbs/08c_data.dicom.ipynb #ccd0a091
+# %% ../../nbs/08c_data.dicom.ipynb #88d333e6
 dicom_suffixes = ('.dcm', '.dicom', '.ima')
 
 def is_dicom(
@@ -30,7 +30,7 @@ def is_dicom(
         with open(path, 'rb') as f: return f.read(132)[128:] == b'DICM'
     except OSError: return False
 
-# %% ../../nbs/08c_data.dicom.ipynb #69d2df73
+# %% ../../nbs/08c_data.dicom.ipynb #50bd4a11
 no_pictures = {
     'Media Storage Directory': 'a DICOMDIR: a table of contents', 'SR Storage': 'a structured report', 'Key Object Selection': 'a key object selection',
     'RT Structure Set': 'a set of contours (RTSTRUCT)', 'RT Dose': 'a dose distribution (RTDOSE)', 'RT Plan': 'a treatment plan (RTPLAN)',
@@ -50,7 +50,7 @@ def no_picture(
     if what: return what
     return None if hdr.rows and hdr.columns else f'a file without pixels ({hdr.kind or "of unknown kind"})'
 
-# %% ../../nbs/08c_data.dicom.ipynb #ac7fdd0c
+# %% ../../nbs/08c_data.dicom.ipynb #ebf29ff4
 _phase_tags = ('TemporalPositionIdentifier AcquisitionNumber EchoNumbers EchoTime TriggerTime DiffusionBValue InversionTime ImageType '
                'AcquisitionTime').split()
 header_tags = ('SOPClassUID SOPInstanceUID SeriesInstanceUID SeriesNumber PatientID Modality Rows Columns SamplesPerPixel NumberOfFrames '
@@ -75,7 +75,7 @@ class Header:
     intercept:float
     phase:tuple # what may tell time points and echoes apart, as text
 
-# %% ../../nbs/08c_data.dicom.ipynb #556c5a0a
+# %% ../../nbs/08c_data.dicom.ipynb #bbcc3ee0
 def dicom_header(
     path, # file
 ) -> Header:
@@ -93,7 +93,7 @@ def dataset(path, **how):
     if not (ds.get('SOPClassUID') or ds.get('Rows') or len(ds.file_meta)): raise ValueError('it has no DICOM header')
     return ds
 
-# %% ../../nbs/08c_data.dicom.ipynb #3c6eb06b
+# %% ../../nbs/08c_data.dicom.ipynb #3342c543
 def _header(ds):
     uid = ds.get('SOPClassUID') or ds.file_meta.get('MediaStorageSOPClassUID')
     spacing = _numbers(ds, 'PixelSpacing', 2) or _numbers(ds, 'ImagerPixelSpacing', 2)
@@ -118,7 +118,7 @@ def _numbers(ds, tag, n=1):
     if len(numbers) != n or not np.isfinite(numbers).all(): raise ValueError(f'its {tag} is {v}')
     return numbers
 
-# %% ../../nbs/08c_data.dicom.ipynb #a4f22eaa
+# %% ../../nbs/08c_data.dicom.ipynb #604954c0
 def _stored(ds):
     "Greys without what else is stored in their bits, bright where high."
     a = ds.pixel_array
@@ -144,7 +144,7 @@ def rescaled(
     a += int(intercept)
     return a
 
-# %% ../../nbs/08c_data.dicom.ipynb #99194105
+# %% ../../nbs/08c_data.dicom.ipynb #b9a0a27a
 _packed_with = {'JPEG 2000': 'pylibjpeg-openjpeg', 'High-Throughput': 'pylibjpeg-openjpeg', 'JPEG-LS': 'pyjpegls', 'JPEG': 'pylibjpeg-libjpeg', 'RLE': 'pylibjpeg-rle'}
 
 def decoded(
@@ -167,7 +167,7 @@ def _is_native(ds):
 
 def _slope(ds): return float(ds.get('RescaleSlope') or 1), float(ds.get('RescaleIntercept') or 0)
 
-# %% ../../nbs/08c_data.dicom.ipynb #364d428a
+# %% ../../nbs/08c_data.dicom.ipynb #ba156d72
 def _native(ds):
     a = _stored(ds)
     if 'ModalityLUTSequence' in ds: return _looked_up(a, ds)
@@ -191,7 +191,7 @@ def _in_group(ds, k, sequence):
         for g in groups:
             if g.get(sequence): return g[sequence][0]
 
-# %% ../../nbs/08c_data.dicom.ipynb #82d61b22
+# %% ../../nbs/08c_data.dicom.ipynb #b67ae5e8
 def _gdcm(path):
     "What GDCM decodes, intensities included; None where it cannot."
     import SimpleITK as sitk
@@ -205,12 +205,16 @@ def _undecoded(path, e):
     if what := no_picture(hdr): return InputError(path, f'the file is {what}, no picture', 'Leave it out')
     with hushed(): ds = dataset(path)
     syntax = ds.file_meta.get('TransferSyntaxUID')
-    if not any(len(ds[k].value or b'') for k in ('PixelData', 'FloatPixelData', 'DoubleFloatPixelData') if k in ds): return InputError(path, 'the file has no pixel data', 'Copy it again, or leave it out')
+    if not _has_pixels(ds): return InputError(path, 'the file has no pixel data', 'Copy it again, or leave it out')
     if not syntax or not syntax.is_compressed or syntax.is_deflated: return unreadable(path, e)
     package = next((p for word, p in _packed_with.items() if word in syntax.name), 'pylibjpeg')
     return InputError(path, f'its pixels are compressed as {syntax.name}, and could not be decoded', f'Copy it again, install {package}, or save it uncompressed')
 
-# %% ../../nbs/08c_data.dicom.ipynb #4dd37fad
+def _has_pixels(ds):
+    try: return any(len(ds[k].value or b'') for k in ('PixelData', 'FloatPixelData', 'DoubleFloatPixelData') if k in ds)
+    except Exception: return True  # something is there, and it is damaged
+
+# %% ../../nbs/08c_data.dicom.ipynb #8afd56dd
 def header_facts(
     hdr:Header,
     path, # named in words to the user
@@ -224,7 +228,7 @@ def header_facts(
         raise InputError(path, f'a CT with values from {low:g} to {a.max():g}: its pixels were not decoded right', 'Save it again, uncompressed')
     return dict(modality=hdr.modality, subject=hdr.subject, hounsfield=False if lost else None)
 
-# %% ../../nbs/08c_data.dicom.ipynb #d084c096
+# %% ../../nbs/08c_data.dicom.ipynb #37eaef98
 def read_dicom(
     path, # a DICOM file
 ) -> tuple: # pixels (H,W[,3]) and None, or voxels as in the file and `Geometry`; header facts
@@ -242,7 +246,7 @@ def read_dicom(
     else: voxels, geo = frames[order].transpose(2, 1, 0), Geometry.from_affine(affine, frames.shape[::-1])
     return voxels, geo, {**facts, 'spacing_mm': geo.spacing_mm}
 
-# %% ../../nbs/08c_data.dicom.ipynb #869aebb6
+# %% ../../nbs/08c_data.dicom.ipynb #6bb3f4a1
 def _frame_places(path, n):
     "Order of an enhanced file's frames along their normal, and the affine; None where frames have no positions."
     with hushed(): ds = dataset(path, stop_before_pixels=True)
@@ -268,7 +272,7 @@ def _loop_geometry(path, frames):
         return Geometry.from_affine(np.diag([-a, -b, c, 1]), size)
     except (RuntimeError, ValueError): return Geometry.from_affine(np.diag([-1., -1, 1, 1]), frames.shape[::-1])
 
-# %% ../../nbs/08c_data.dicom.ipynb #790afb1f
+# %% ../../nbs/08c_data.dicom.ipynb #b0b28a05
 def slice_affine(
     at:np.ndarray, # (n,3) positions in order, L,P,S mm
     orientation:np.ndarray, # (6,) directions of rows and columns
@@ -294,7 +298,7 @@ def _check_steps(steps, source, names):
         raise InputError(source, f'{names[k]} and {names[k + 1]} are only {steps[k]:.3g} mm apart, others {usual:.3g}', 'Leave the slices out that do not belong')
     if np.ptp(steps) > .05*usual: say(f'slices are {steps.min():.3g} to {steps.max():.3g} mm apart; the mask is written as if all were {steps.mean():.3g}', source)
 
-# %% ../../nbs/08c_data.dicom.ipynb #de444d65
+# %% ../../nbs/08c_data.dicom.ipynb #6bb4abbb
 def _check_line(at, step, normal, source):
     "Shifts of slices against each other: a steady one is a gantry tilt, any other is refused."
     off = at - at[0] - np.arange(len(at))[:, None]*step
@@ -305,7 +309,7 @@ def _check_line(at, step, normal, source):
     angle = np.degrees(np.arctan2(np.linalg.norm(step - along*normal), abs(along)))
     if angle > .5: say(f'the gantry was tilted by {angle:.0f} degrees; the mask is written with the same shear', source)
 
-# %% ../../nbs/08c_data.dicom.ipynb #3069b4bf
+# %% ../../nbs/08c_data.dicom.ipynb #240fe3ec
 @dataclass(frozen=True)
 class Source:
     "Where the pixels of a case are: one file under a name of its own, or the slices of a DICOM volume."
@@ -338,7 +342,7 @@ def _stacked(slices, n):
         out[k] = a
     return out
 
-# %% ../../nbs/08c_data.dicom.ipynb #d778b020
+# %% ../../nbs/08c_data.dicom.ipynb #67e8ec0e
 def dicom_cases(
     files:list, # DICOM files of one folder
     folder:Path, # that folder
@@ -359,7 +363,7 @@ def _stem(p): return p.name[:-len(p.suffix)] if p.name.lower().endswith(dicom_su
 
 def _few(names): return ', '.join(list(names)[:3]) + ', ..'*(len(names) > 3)
 
-# %% ../../nbs/08c_data.dicom.ipynb #4e8fe4b8
+# %% ../../nbs/08c_data.dicom.ipynb #de4a5862
 def _groups(headers, why):
     "Lists of files that belong together; what is no picture goes to `why`."
     groups = defaultdict(list)
@@ -383,7 +387,7 @@ def _by_orientation(group, headers):
         part.append(p)
     return [part for _, part in parts]
 
-# %% ../../nbs/08c_data.dicom.ipynb #254629e1
+# %% ../../nbs/08c_data.dicom.ipynb #4db362f5
 def _labels(stacks, headers, name):
     "Names of the volumes of one folder."
     if len(stacks) == 1: return [name]
@@ -398,7 +402,7 @@ def _add_volumes(cases, why, group, headers, folder, label):
     if len(phases) > 1: why[label] = f'each position occurs {len(phases)} times, so it is {len(phases)} volumes ({label}_phase1, ..)'
     for p in group: why[p.name] = f'it is a slice of the volume {label}'
 
-# %% ../../nbs/08c_data.dicom.ipynb #3be70da0
+# %% ../../nbs/08c_data.dicom.ipynb #4f61de1f
 def _place(h): return float(np.array(h.position) @ _normal(np.array(h.orientation)))
 
 def _series(files, headers, folder, name):
@@ -415,7 +419,7 @@ def _check_copies(group, headers, folder):
     twice = next((names for names in by_uid.values() if len(names) > 1), None)
     if twice: raise InputError(folder, f'{twice[0]} and {twice[1]} are the same slice (one SOPInstanceUID), at one position', 'Leave one of them out')
 
-# %% ../../nbs/08c_data.dicom.ipynb #635ac7de
+# %% ../../nbs/08c_data.dicom.ipynb #efa13655
 def _phases(group, headers, folder):
     "One list of files for each time point or echo."
     places = Counter(round(_place(headers[p]), 2) for p in group)

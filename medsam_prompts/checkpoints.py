@@ -133,7 +133,8 @@ def added_checkpoint(
     if not path.is_file(): return None
     try: facts = json.loads(path.read_text(encoding='utf-8'))
     except ValueError: facts = {}
-    if not {'filename', 'sha256', 'size', 'origin'} <= set(facts): raise InputError(path, 'what was added cannot be read', 'Delete it, then add the file again')
+    if not {'filename', 'sha256', 'size', 'origin'} <= set(facts):
+        raise InputError(path, 'what was added cannot be read', 'Delete it, then add the file again')
     return Checkpoint(name, facts['filename'], facts['sha256'], facts['size'], 'ask its owner', (), facts['origin'])
 
 def added_checkpoints() -> dict: # name -> `Checkpoint`
@@ -147,7 +148,8 @@ def checkpoint_path(
     "The verified weights file of `name`; raises `InputError` with the remedy where it is absent or damaged."
     if (file := added_checkpoint(name)): return verify_checkpoint(_added_folder()/file.filename, file)
     if name in checkpoints: return verify_checkpoint(_local_path(checkpoints[name]), checkpoints[name])
-    if name not in by_hand: raise InputError(name, 'no weights are registered under this name', f'Choose one of {", ".join(checkpoints)}')
+    if name not in by_hand:
+        raise InputError(name, 'no weights are registered under this name', f'Choose one of {", ".join(checkpoints)}')
     raise InputError(name, 'its weights are not here, and cannot be fetched', _how_to_add(name))
 
 def _how_to_add(name):
@@ -257,7 +259,8 @@ def add_checkpoint(
     "Take a weights file into the home, if it fits the backbone to the last key and shape."
     load_strict(module, read_weights(path), path)
     found = sha256_file(path)
-    if sha256 and sha256.lower() != found: raise InputError(path, f'its sha256 is {found}, not {sha256}', 'Copy the file again, or correct --sha256')
+    if sha256 and sha256.lower() != found:
+        raise InputError(path, f'its sha256 is {found}, not {sha256}', 'Copy the file again, or correct --sha256')
     final = _added_folder()/f'{name}{Path(path).suffix}'
     with atomic_path(final) as tmp: shutil.copyfile(path, tmp)
     facts = dict(filename=final.name, sha256=found, size=Path(path).stat().st_size, origin=str(Path(path).absolute()))

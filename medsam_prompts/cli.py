@@ -443,7 +443,7 @@ def _reproduce(a):
     if a.device != 'auto': os.environ['MEDSAM_PROMPTS_DEVICE'] = a.device
     from medsam_prompts.all import dry_run, FailedCells, make_plan, read_profile, reproduce
     if a.track: os.environ['MEDSAM_PROMPTS_TRACK'] = a.track # for the processes of the cells
-    if a.dry_run: return dry_run(a.names, a.profile, a.out, a.jobs)
+    if a.dry_run: return dry_run(a.names, a.profile, a.out, a.jobs, a.executor)
     if not a.list:
         try: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor, a.finished, a.gpus)
         except FailedCells as e: sys.exit(f'medsam-prompts: {e}')
@@ -746,10 +746,11 @@ def main(
     a = _parser().parse_args(_tied(sys.argv[1:] if argv is None else argv))
     import warnings
     warnings.filterwarnings('ignore', category=FutureWarning)
-    from medsam_prompts.core import InputError, keep_words, say_rest, set_quiet
+    from medsam_prompts.core import hide_gpus, InputError, keep_words, say_rest, set_quiet
     set_quiet(a.quiet)
     keep_words()
     try:
+        hide_gpus(a.device)
         _checked(a)
         _first_word(a)
         a.run(a)

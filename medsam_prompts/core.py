@@ -246,7 +246,7 @@ def duration(seconds:float) -> str:
 
 # %% ../nbs/00_core.ipynb #75a99cfb
 class Progress:
-    "A bar on a terminal, a line every quarter of a minute elsewhere; call `step` after each piece of work, `close` at the end."
+    "A bar on a terminal, lines elsewhere; call `step` after each piece of work, `close` at the end."
     def __init__(self,
         desc:str='', # what is being done
         total:int|None=None, # pieces of work; None: nobody knows

@@ -37,9 +37,11 @@ class EncodeOptions:
 
     def __post_init__(self):
         if self.precision not in ('float32', 'bfloat16', 'float16'):
-            raise InputError(f'precision {self.precision}', 'there is no such precision', 'Choose float32, bfloat16 or float16')
+            remedy = 'Choose float32, bfloat16 or float16'
+            raise InputError(f'precision {self.precision}', 'there is no such precision', remedy)
         if self.prepared and (self.sdpa or self.compile):
-            raise InputError('prepared', 'a prepared encoder has attention of its own and is not compiled', 'Leave sdpa and compile out')
+            problem = 'a prepared encoder has attention of its own and is not compiled'
+            raise InputError('prepared', problem, 'Leave sdpa and compile out')
 
     def on(self, device): # torch device -> `EncodeOptions`
         "What of these the device has."
@@ -57,7 +59,8 @@ def encode_options(
     "Options as they are written on the command line."
     words = tuple(dict.fromkeys(words))
     alone = [w for w in words if w in ('auto', 'plain')]
-    if alone and len(words) > 1: raise InputError(f'--encode {" ".join(words)}', f'{alone[0]} stands alone', 'Leave the other words out')
+    if alone and len(words) > 1:
+        raise InputError(f'--encode {" ".join(words)}', f'{alone[0]} stands alone', 'Leave the other words out')
     if alone: return fastest_options(segmenter) if alone == ['auto'] else EncodeOptions()
     given = [w for w in words if w.endswith('float16')]
     if len(given) > 1: raise InputError(' '.join(given), 'these are two precisions', 'Choose one')
@@ -143,8 +146,7 @@ def agreement(
     encoder:FastEncoder,
 ) -> float: # cosine
     "How well the embedding of a phantom agrees with that of float32, measured once on a machine."
-    kind = torch.cuda.get_device_name(segmenter.device) if segmenter.device.type == 'cuda' else torch.backends.cpu.get_cpu_capability()
-    made = dict(weights=segmenter.weights_sha256, options=asdict(encoder.options), device=kind, torch=torch.__version__)
+    made = dict(weights=segmenter.weights_sha256, options=asdict(encoder.options), device=_kind(segmenter.device), torch=torch.__version__)
     path = home('encodings')/f'{fingerprint(made)[:16]}.json'
     try: return float(json.loads(path.read_text())['cosine'])
     except (OSError, ValueError, KeyError, TypeError): pass # not measured yet, or the file is damaged
@@ -153,6 +155,10 @@ def agreement(
     found = cosine(encoder(x), FastEncoder(segmenter)(x))
     write_json(path, {**made, 'cosine': found})
     return found
+
+def _kind(device):
+    if device.type == 'cuda': return torch.cuda.get_device_name(device)
+    return f'{torch.backends.cpu.get_cpu_capability()}, bfloat16 {has_bfloat16(device)}'
 
 # %% ../nbs/25_encoding.ipynb #05fd8616
 class FastCache(EmbeddingCache):

@@ -86,21 +86,25 @@ def train_weak(
 ) -> dict: # header of the model file
     "Learn a prompt module from boxes and write it to a model file."
     _check_recipe(recipe, len(targets))
-    who = set(draw_shots(cases.subjects, shots, subset_seed))
-    keep = [i for i, s in enumerate(cases.subjects) if s in who]
-    cache, cases, boxes = FastCache(segmenter, prep, encode), cases[keep], [boxes[i] for i in keep]
+    cache, (cases, boxes) = FastCache(segmenter, prep, encode), _few(cases, boxes, shots, subset_seed)
     say_kept()
     emb, placed = weak_training_set(segmenter, cache, cases, boxes, recipe.views, recipe.jitter)
     data, state = fingerprint(emb, placed), Path(f'{out}.state')
     job = fingerprint(data, targets, seed, recipe, segmenter.weights_sha256)
     modules, losses = fit_weak(weak_learner(segmenter, emb, placed, recipe, seed, targets), recipe, state, job, resume)
-    facts = dict(seed=seed, shots=shots, subset_seed=subset_seed, encode=cache.signature.get('encode', {}), final_loss=losses[-1],
-                 one_part=one_part_each(boxes, targets), scores=training_scores(segmenter, LearnedPrompts(modules), cases, cache))
-    header = save_weak(out, segmenter, modules, recipe, prep, data, cases.names, **facts)
+    told = dict(one_part=one_part_each(boxes, targets), scores=training_scores(segmenter, LearnedPrompts(modules), cases, cache))
+    how = dict(seed=seed, shots=shots, subset_seed=subset_seed, encode=cache.signature.get('encode', {}))
+    header = save_weak(out, segmenter, modules, recipe, prep, data, cases.names, final_loss=losses[-1], **how, **told)
     state.unlink(missing_ok=True)
     return header
 
 # %% ../nbs/77_pipeline.ipynb #6036654b
+def _few(cases, boxes, shots, subset_seed):
+    "The cases of the subjects that are drawn, and their boxes."
+    who = set(draw_shots(cases.subjects, shots, subset_seed))
+    keep = [i for i, s in enumerate(cases.subjects) if s in who]
+    return cases[keep], [boxes[i] for i in keep]
+
 def _check_recipe(recipe, targets):
     "What does not fit is refused before anything is embedded."
     WeakLoss(recipe, targets)
@@ -222,8 +226,9 @@ def predict_folder(
     clean:dict={}, # label -> one of `clean_words`
     low:dict={}, # label -> score below which an answer is flagged, see `low_scores`
 ) -> list: # rows of predictions.csv
-    "Segment every image of a folder; pictures get 0/255 for one label and label values for several, volumes always label values."
-    cache, files, rows, many = cache or EmbeddingCache(segmenter, prep), list_images(images, out), [], len(generator.all_targets) > 1
+    "Segment a folder; pictures get 0/255 for one label and label values for several, volumes always label values."
+    cache, files = cache or EmbeddingCache(segmenter, prep), list_images(images, out)
+    rows, many = [], len(generator.all_targets) > 1
     bar = Progress('predicting', _check_inputs(generator, images, files, out, volume))
     say_kept()
     with _all_or_nothing(out):
@@ -231,9 +236,9 @@ def predict_folder(
             case = read_case(path)
             found = segment_volume(segmenter, generator, case, cache, batch, volume, bar.step)
             found = [reflagged(f, low, case_flags(f.case, cache.prep.window)) for f in clean_parts(found, clean)]
-            labels = np.stack([f.labels for f in found]) if case.axes == 'zyx' else found[0].labels
-            write_mask(out, case, labels if many or case.geometry else (labels > 0).astype(np.uint8)*255)
-            rows += [r for f in found for r in _prediction_rows(f, getattr(generator, 'fired', {}).get(f.case.name, {}))]
+            _write_labels(out, case, found, many)
+            fired = getattr(generator, 'fired', {})
+            rows += [r for f in found for r in _prediction_rows(f, fired.get(f.case.name, {}))]
         write_rows(Path(out)/'predictions.csv', rows, _prediction_columns)
     bar.close()
     return rows
@@ -241,7 +246,8 @@ def predict_folder(
 # %% ../nbs/77_pipeline.ipynb #ee9a728c
 def _check_inputs(generator, images, files, out, volume):
     "Find what is wrong before anything is written; the number of slices."
-    if Path(out).resolve() == Path(images).resolve(): raise InputError(out, 'masks would overwrite the images', 'Choose another --out')
+    if Path(out).resolve() == Path(images).resolve():
+        raise InputError(out, 'masks would overwrite the images', 'Choose another --out')
     generator.check(files)
     slices = 0
     for path in progress(files.values(), 'checking'):
@@ -251,6 +257,10 @@ def _check_inputs(generator, images, files, out, volume):
             generator.check_case(part)
             slices += 1
     return slices
+
+def _write_labels(out, case, found, many):
+    labels = np.stack([f.labels for f in found]) if case.axes == 'zyx' else found[0].labels
+    write_mask(out, case, labels if many or case.geometry else (labels > 0).astype(np.uint8)*255)
 
 def _refuse_picture(volume, path):
     remedy = 'Use --clean largest' if 'largest' in volume else 'Leave --volume out, or give volumes'

@@ -379,7 +379,7 @@ def traceback_of(err):
 def without_numbers(text): return {re.sub(r'-?(\d[\d.e+-]*|nan|inf)', '#', line) for line in text.splitlines()}
 
 
-skipped = re.compile(r'\d+ of \d+ cases do not show the target and are skipped$')  # as train says it
+progress = re.compile(r'epoch \d+/\d+  loss |\d+ epochs, about |\w+  +\d+/\d+ ')  # its numbers differ from run to run
 
 
 def faults_of_words(r, whole, target):
@@ -389,7 +389,7 @@ def faults_of_words(r, whole, target):
     if r.code not in (0, 2): return [f'exit code {r.code}']
     lines = r.err.splitlines()
     usual = whole.err.splitlines()
-    strange = [s for s in lines if not s.startswith('medsam-prompts: ') and s not in usual and not skipped.match(s)]
+    strange = [s for s in lines if not s.startswith('medsam-prompts: ') and s not in usual and not progress.match(s)]
     own = target.name == 'profile.yaml'  # names in it are printed, and messages quote values of it
     if r.code == 0 and not own: strange += without_numbers(r.out) - without_numbers(whole.out)
     if r.code == 2: strange += r.out.splitlines()

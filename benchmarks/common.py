@@ -21,7 +21,7 @@ from medsam_prompts.all import checkpoint_state, keep_freed_memory, load_segment
 here = Path(__file__).parent
 columns = 'topic what size peer threads peer_seconds ours_seconds ratio peer_cpu_seconds ours_cpu_seconds aim peer_mib ours_mib note machine versions commit date'.split()
 most = 7  # rounds; 1 in a quick run
-libraries = {'torch': 'torch', 'segment-anything': 'segment_anything', 'monai': 'monai', 'transformers': 'transformers', 'pydensecrf2': 'pydensecrf', 'grad-cam': 'pytorch_grad_cam', 'open_clip_torch': 'open_clip'}
+libraries = {'torch': 'torch', 'pillow': 'PIL', 'pydicom': 'pydicom', 'SimpleITK': 'SimpleITK', 'segment-anything': 'segment_anything', 'monai': 'monai', 'transformers': 'transformers', 'pydensecrf2': 'pydensecrf', 'grad-cam': 'pytorch_grad_cam', 'open_clip_torch': 'open_clip'}
 
 
 def clocked(f):

@@ -29,6 +29,7 @@ from .data.radiographs import *
 from .data.decathlon import *
 from .data.collections import *
 from .data.preprocess import *
+from .data.tables import *
 from .data.boxes import *
 from .data.augment import *
 from .prompts.core import *

@@ -9,7 +9,6 @@ __all__ = ['candidate_makers', 'annotators', 'one_answer', 'PromptedSet', 'lowre
            'Scored', 'AnotherModel', 'named_annotator']
 
 # %% ../nbs/51_annotators.ipynb #d755f494
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 
 from .core import *
 from .data.readers import *
+from .data.tables import *
 from .data.preprocess import *
 from .prompts.core import *
 from .backbones.core import *
@@ -95,16 +95,24 @@ def prompted_set(
 ) -> PromptedSet:
     "Embed and prompt some cases."
     if len(generator.all_targets) != 1: raise InputError(generator.name, f'it prompts for the labels {", ".join(map(str, sorted(generator.all_targets)))} at once', 'Train one target at a time')
-    kept = [(e, p.to_frame([e.frames], 'input').to('cpu')) for e in _encoded(segmenter, cache, cases) if (p := generator(segmenter, [e])) is not None]
+    kept = []
+    embeddings = stack_rows(_prompted(segmenter, cache, cases, generator, kept), len(cases), 'cpu')
     if not kept: raise InputError(generator.name, 'it has a prompt for none of the images', 'Give other images, or other prompts')
     enc, prompts = zip(*kept)
     dark = next((e.case for e in enc if labelled and e.case.labels is None), None)
     if dark: raise InputError(dark.path or dark.name, 'a labelled image needs its mask', 'Give the mask, or count the image among the unlabelled')
-    return PromptedSet([_blind(e.case) for e in enc], [e.frames for e in enc], torch.cat([e.embedding for e in enc]).cpu(), _side_by_side(prompts),
+    return PromptedSet([_blind(e.case) for e in enc], [e.frames for e in enc], embeddings, _side_by_side(prompts),
                        torch.stack([lowres_mask(np.ones(e.case.size), e.frames) for e in enc])[:, None], torch.stack([lowres_mask(e.case.labels > 0, e.frames) for e in enc])[:, None] if labelled else None,
-                       generator.choose, torch.cat([segmenter.preprocess(e.case, cache.prep) for e in enc]).cpu() if images else None)
+                       generator.choose, stack_rows((segmenter.preprocess(e.case, cache.prep) for e in enc), len(enc), 'cpu') if images else None)
 
-def _encoded(segmenter, cache, cases): return (Encoded(c, segmenter.frames(c, cache.prep), cache[c]) for c in progress(cases, 'prompting'))
+def _prompted(segmenter, cache, cases, generator, kept):
+    "Embeddings of the cases that get a prompt; these cases and their prompts go into `kept`."
+    for case in progress(cases, 'prompting'):
+        e = Encoded(case, segmenter.frames(case, cache.prep), cache[case])
+        prompts = generator(segmenter, [e])
+        if prompts is None: continue
+        kept.append((replace(e, embedding=None), prompts.to_frame([e.frames], 'input').to('cpu')))
+        yield e.embedding
 
 # %% ../nbs/51_annotators.ipynb #9d51da4a
 @dataclass
@@ -277,15 +285,17 @@ class Ratings(Annotator):
         path, # csv file: image,candidate,rating
     ):
         self.path, self.name, self.rated = Path(path), 'ratings', {}
-        if not self.path.is_file(): raise InputError(path, 'there is no such file', 'Give a csv file with the columns image,candidate,rating')
-        lines = csv.DictReader(self.path.read_text(encoding='utf-8-sig').splitlines())
-        for row in lines: self._note(row, lines.line_num)
+        self.lines = {} # name -> the first line that rates it, and the name as written
+        numbers = ('candidate', 'rating')
+        for line, row in read_table(path, ('image', *numbers), numbers): self._note(row, line)
 
     def _note(self, row, line):
-        try: name, k, r = stem(row['image']), int(row['candidate']), float(row['rating'])
-        except (KeyError, TypeError, ValueError): raise InputError(self.path, f'line {line} is not image,candidate,rating with two numbers', 'Correct the line') from None
+        name, k = stem(row['image']), cell_whole_number(row, 'candidate', self.path, line, 0, 255)
+        r = cell_number(row, 'rating', self.path, line)
+        if not name: raise InputError(self.path, f'line {line} names no image', 'Correct the line')
         if k in self.rated.setdefault(name, {}): raise InputError(self.path, f'line {line} rates candidate {k} of {name} again', 'Leave one of the lines')
         self.rated[name][k] = r
+        self.lines.setdefault(name, (line, row['image']))
 
     @property
     def sha256(self): return fingerprint(self.name, self.rated)

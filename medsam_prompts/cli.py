@@ -28,10 +28,11 @@ def _about_model(path):
     for k, v in {**header, 'tensors': f'{len(state)}, {numbers} numbers'}.items(): print(f'{k:20} {_in_short(k, v)}')
 
 def _in_short(key, value):
-    if key == 'training_set': return {**value, 'cases': len(value.get('cases', ()))}
+    many = dict(labelled='cases', valid='cases', log='epochs')
+    if key in many and isinstance(value, list): return f'{len(value)} {many[key]}'
+    if not isinstance(value, dict): return value
     if key == 'prompts': return {n: value.get(n) for n in ('source', 'name', 'oracle')}
-    if key in ('labelled', 'valid'): return f'{len(value)} cases'
-    return f'{len(value)} epochs' if key == 'log' else value
+    return {**value, 'cases': len(value['cases'])} if isinstance(value.get('cases'), list) else value
 
 # %% ../nbs/80_cli.ipynb #48eb64e0
 def _checkpoints(a):
@@ -163,10 +164,9 @@ def _embed(a):
 # %% ../nbs/80_cli.ipynb #528c85ed
 def _train_weak(a):
     _watch(a)
-    from medsam_prompts.all import load_segmenter, pick_device, say, say_kept, train_weak
+    from medsam_prompts.all import load_segmenter, pick_device, say, train_weak
     recipe, (cases, boxes, targets, without) = _recipe(a), _boxes(a)
     if without: say(f'{without} of {len(cases) + without} cases do not show the target and are skipped')
-    say_kept()
     segmenter = load_segmenter(a.backbone, device=pick_device(a.device))
     how = dict(prep=_prep(a.window), resume=a.resume, encode=_encoding(a, segmenter))
     header = train_weak(segmenter, cases, boxes, a.out, recipe, a.shots, a.subset_seed, a.seed, targets, **how)
@@ -443,7 +443,7 @@ def _reproduce(a):
     if a.device != 'auto': os.environ['MEDSAM_PROMPTS_DEVICE'] = a.device
     from medsam_prompts.all import dry_run, FailedCells, make_plan, read_profile, reproduce
     if a.track: os.environ['MEDSAM_PROMPTS_TRACK'] = a.track # for the processes of the cells
-    if a.dry_run: return dry_run(a.names, a.profile, a.out, a.jobs)
+    if a.dry_run: return dry_run(a.names, a.profile, a.out, a.jobs, a.executor)
     if not a.list:
         try: return reproduce(a.names, a.profile, a.out, a.jobs, a.executor, a.finished, a.gpus)
         except FailedCells as e: sys.exit(f'medsam-prompts: {e}')
@@ -746,10 +746,11 @@ def main(
     a = _parser().parse_args(_tied(sys.argv[1:] if argv is None else argv))
     import warnings
     warnings.filterwarnings('ignore', category=FutureWarning)
-    from medsam_prompts.core import InputError, keep_words, say_rest, set_quiet
+    from medsam_prompts.core import hide_gpus, InputError, keep_words, say_rest, set_quiet
     set_quiet(a.quiet)
     keep_words()
     try:
+        hide_gpus(a.device)
         _checked(a)
         _first_word(a)
         a.run(a)
@@ -763,6 +764,8 @@ def main(
 
 # %% ../nbs/80_cli.ipynb #e6cef7ac
 def _ended(why, code):
+    from medsam_prompts.core import forget_words
+    forget_words()
     print(f'medsam-prompts: {why}', file=sys.stderr)
     return code
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['InputError', 'home', 'data_home', 'offline', 'atomic_path', 'write_text', 'write_json', 'fingerprint', 'sha256_file',
-           'set_seed', 'pick_device', 'has_bfloat16', 'keep_freed_memory', 'versions', 'experiments_folder',
-           'set_quiet', 'tell', 'duration', 'Progress', 'progress', 'say', 'keep_words', 'say_kept', 'say_rest',
-           'hushed']
+           'set_seed', 'device_name', 'pick_device', 'hide_gpus', 'has_bfloat16', 'keep_freed_memory', 'versions',
+           'experiments_folder', 'set_quiet', 'tell', 'duration', 'Progress', 'progress', 'say', 'keep_words',
+           'say_kept', 'say_rest', 'forget_words', 'hushed']
 
 # %% ../nbs/00_core.ipynb #cf00c02d
 import ctypes, errno, hashlib, json, os, random, re, sys, time
@@ -163,15 +163,30 @@ def set_seed(
     return seed
 
 # %% ../nbs/00_core.ipynb #116db619
-def pick_device(
+def device_name(
     name:str='auto', # auto, cpu or cuda (cuda:1 picks a card); MEDSAM_PROMPTS_DEVICE says what auto is
+) -> str: # the same word, or that of MEDSAM_PROMPTS_DEVICE; auto where nobody chose
+    "Which device is asked for, whether it is here or not."
+    if name == 'auto': name = os.environ.get('MEDSAM_PROMPTS_DEVICE') or 'auto'
+    if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', name): raise InputError(f'--device {name}', 'unknown device', 'Use auto, cpu or cuda')
+    return name
+
+def pick_device(
+    name:str='auto', # see `device_name`
 ):
     "The torch device to compute on; `auto` takes a GPU where there is one."
     import torch
-    if name == 'auto': name = os.environ.get('MEDSAM_PROMPTS_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', name): raise InputError(f'--device {name}', 'unknown device', 'Use auto, cpu or cuda')
+    name = device_name(name)
+    if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
     if name != 'cpu' and int(name[5:] or 0) >= torch.cuda.device_count(): raise InputError(f'--device {name}', 'no such CUDA device is visible here', 'Use --device cpu, or auto')
     return torch.device(name)
+
+# %% ../nbs/00_core.ipynb #f768bcf5
+def hide_gpus(
+    device:str='auto', # see `device_name`
+):
+    "Leave GPUs alone, in this process and those that it starts, if the processor is asked for; to be called before CUDA is first used."
+    if device_name(device) == 'cpu': os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 # %% ../nbs/00_core.ipynb #6e9bb915
 def has_bfloat16(
@@ -316,6 +331,12 @@ def say_rest():
     say_kept()
     for text, about in _said.items():
         if len(about) > 3: _print(f'{len(about) - 3} more like these: {text}')
+    forget_words()
+
+def forget_words():
+    "The command is refused, or over: what was kept is not said."
+    global _kept
+    _kept = None
     _said.clear()
 
 # %% ../nbs/00_core.ipynb #1dcf7ee0

@@ -81,10 +81,17 @@ class BoxLoaders(DataLoaders):
         n:int=4, # how many cases
     ):
         "Training cases with their boxes, which is all that training sees of them."
-        of = lambda i, m: self.boxes[i] if isinstance(self.boxes[i], np.ndarray) else self.boxes[i][m]
-        panel = lambda c, b, t: dict(case=c, box=b[0] if len(b) else None, truth=False, title=f'{c.name}, label {t}')
+        panel = lambda c, i, m, t: dict(case=c, box=self.box_of(i, m), truth=False, title=f'{c.name}, label {t}')
         seen = [self.cases[i] for i in range(min(n, len(self.cases)))]
-        return case_grid([[panel(c, of(i, m), t) for i, c in enumerate(seen)] for m, t in enumerate(self.targets)])
+        return case_grid([[panel(c, i, m, t) for i, c in enumerate(seen)] for m, t in enumerate(self.targets)])
+
+    def box_of(self,
+        i:int, # which training case
+        m:int, # which target
+    ): # (4,) XYXY, the first where there are several; None where there is none
+        "The box that a picture shows."
+        boxes = self.boxes[i] if isinstance(self.boxes[i], np.ndarray) else self.boxes[i][m]
+        return boxes[0] if len(boxes) else None
 
 # %% ../nbs/78_learner.ipynb #c67c7afc
 class PromptLearner(Learner):
@@ -107,13 +114,18 @@ class PromptLearner(Learner):
         return list(segment(self.dls.segmenter, LearnedPrompts(self.modules), cases, self.dls.cache))
 
     def show_results(self,
-        n:int=4, # how many held-out cases
+        n:int=4, # how many cases
     ):
-        "Masks of cases that were held out; the title says Dice."
-        found = self.segment([self.dls.held_out[i] for i in range(min(n, len(self.dls.held_out)))])
-        truth = lambda f, t: foreground(f.case.labels, t if len(self.dls.targets) > 1 else None)
-        panel = lambda f, t: dict(case=replace(f.case, labels=truth(f, t)), pred=f.labels == t, title=f'{f.case.name}: {dice_score(f.labels == t, truth(f, t)):.3f}')
-        return case_grid([[panel(f, t) for f in found] for t in self.dls.targets])
+        "Masks of cases that were held out; the title says Dice. Where nothing was held out: of training cases, with the boxes that they were trained on."
+        cases, panel = (self.dls.held_out, self._compared) if len(self.dls.held_out) else (self.dls.cases, self._boxed)
+        found = self.segment([cases[i] for i in range(min(n, len(cases)))])
+        return case_grid([[panel(f, i, m, t) for i, f in enumerate(found)] for m, t in enumerate(self.dls.targets)])
+
+    def _compared(self, f, i, m, t):
+        truth = foreground(f.case.labels, t if len(self.dls.targets) > 1 else None)
+        return dict(case=replace(f.case, labels=truth), pred=f.labels == t, title=f'{f.case.name}: {dice_score(f.labels == t, truth):.3f}')
+
+    def _boxed(self, f, i, m, t): return dict(case=f.case, pred=f.labels == t, box=self.dls.box_of(i, m), truth=False, title=f'{f.case.name} (trained on)')
 
 # %% ../nbs/78_learner.ipynb #70b9de8c
 @patch

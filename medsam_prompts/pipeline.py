@@ -34,16 +34,20 @@ def boxes_from_csv(
     path, # boxes.csv
     labels:tuple=(), # targets; empty: every label of the file
 ) -> tuple: # `CaseList` of the cases with a box, per case a list of (K,4) for each target, targets, number of cases without
-    "Training boxes that a person drew."
-    cases, drawn, kept = folder_cases(images), read_boxes(path), []
-    check_drawn(drawn, list_images(images), path)
+    "Training boxes that a person drew; images without a line are left out."
+    files = list_images(images)
+    drawn = check_drawn(read_boxes(path), files, path)
+    every, whole, kept = folder_cases(images), DrawnCheck(drawn, path), []
+    cases = every.where(lambda name, _: (name if name in files else name.rsplit('_z', 1)[0]) in drawn)
     there = sorted({d.label for lines in drawn.values() for d in lines})
     for l in labels:
         if l not in there: raise InputError(path, f'no line has the label {l}', 'Choose a label of the file')
     for i, case in enumerate(progress(cases, 'boxes')):
-        lines = drawn_for(case, drawn, path)
+        lines = whole.see(case)
         kept.append((i, [np.array([v for v, l in lines if l == t]).reshape(-1, 4) for t in labels or there]))
-    return _kept(cases, kept, tuple(labels or there), path)
+    whole.judge()
+    *found, without = _kept(cases, kept, tuple(labels or there), path)
+    return *found, without + len(every) - len(cases)
 
 def boxes_from_masks(
     images, # folder
@@ -83,6 +87,7 @@ def train_weak(
     "Learn a prompt module from boxes and write it to a model file."
     _check_recipe(recipe, len(targets))
     cache, (cases, boxes) = FastCache(segmenter, prep, encode), _few(cases, boxes, shots, subset_seed)
+    say_kept()
     emb, placed = weak_training_set(segmenter, cache, cases, boxes, recipe.views, recipe.jitter)
     data, state = fingerprint(emb, placed), Path(f'{out}.state')
     job = fingerprint(data, targets, seed, recipe, segmenter.weights_sha256)
@@ -222,7 +227,7 @@ def predict_folder(
     low:dict={}, # label -> score below which an answer is flagged, see `low_scores`
 ) -> list: # rows of predictions.csv
     "Segment a folder; pictures get 0/255 for one label and label values for several, volumes always label values."
-    cache, files = cache or EmbeddingCache(segmenter, prep), list_images(images)
+    cache, files = cache or EmbeddingCache(segmenter, prep), list_images(images, out)
     rows, many = [], len(generator.all_targets) > 1
     bar = Progress('predicting', _check_inputs(generator, images, files, out, volume))
     say_kept()
@@ -243,7 +248,7 @@ def _check_inputs(generator, images, files, out, volume):
     "Find what is wrong before anything is written; the number of slices."
     if Path(out).resolve() == Path(images).resolve():
         raise InputError(out, 'masks would overwrite the images', 'Choose another --out')
-    generator.check(list(files))
+    generator.check(files)
     slices = 0
     for path in progress(files.values(), 'checking'):
         case = read_case(path)

@@ -7,6 +7,7 @@ __all__ = ['some_masks', 'draw_labelled', 'read_labelled', 'SemiCases', 'semi_ca
            'module_answers', 'write_candidates', 'train_prefer', 'load_tuned', 'load_predictor', 'check_start']
 
 # %% ../nbs/78_semisupervised.ipynb #218e831d
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 from .core import *
 from .data.readers import *
+from .data.tables import *
 from .data.datasets import *
 from .data.preprocess import *
 from .backbones.core import *
@@ -68,12 +70,14 @@ def read_labelled(
     masked:set, # names with a mask
 ) -> set: # names
     "Images that a file lists; a volume stands for all its slices."
-    if not Path(path).is_file(): raise InputError(path, 'there is no such file', 'Write the labelled images into a text file, one on each line')
-    found = set()
-    for i, line in enumerate(Path(path).read_text(encoding='utf-8-sig').splitlines(), 1):
-        if not line.strip(): continue
-        name = stem(line.strip()); own = {n for n in cases.names if name in (n, n.rsplit('_z', 1)[0])}
-        if not own: raise InputError(path, f'line {i}: there is no image {name}', 'Correct the name')
+    found, names = set(), set(cases.names)
+    of = {n: {n} for n in names}
+    for n in names:
+        volume = re.sub(r'_z\d{3,}$', '', n)
+        if volume not in names: of.setdefault(volume, set()).add(n)
+    for i, written in read_names(path, 'Write the labelled images into a text file, one on each line'):
+        name = find_name(written, set(of), path, i)
+        own = of[name]
         if own - masked: raise InputError(path, f'line {i}: {name} has no mask', 'Give its mask, or take it off the list')
         found |= own
     if not found: raise InputError(path, 'it lists no image', 'Write one on each line')
@@ -116,8 +120,8 @@ def read_ratings(
     unlabelled:CaseList|None,
 ) -> Ratings:
     "What a person says of these images."
-    who = Ratings(path); lost = next((n for n in who.rated if n not in cases.names), None)
-    if lost: raise InputError(path, f'it rates {lost}, and there is no such image', 'Correct the name')
+    who, names = Ratings(path), set(cases.names)
+    who.rated = {find_name(written, names, path, line): who.rated[n] for n, (line, written) in who.lines.items()}
     if not unlabelled or not set(who.rated) & set(unlabelled.names): raise InputError(path, 'it rates none of the unlabelled images', 'Rate what --rate wrote for the same --labelled or --labelled-fraction')
     return who
 
@@ -206,6 +210,9 @@ def load_tuned(
     tuned, header = load_prefer(path, segmenter)
     lost = next((k for k in ('prep', 'recipe', 'prompts', 'labelled', 'valid') if k not in header), None)
     if lost: raise InputError(path, f'its header says nothing of {lost} (an older form)', 'Train again, or use the package version that trained it')
+    parts = header['recipe'].get('parts') if isinstance(header['recipe'], dict) else None
+    if not isinstance(parts, list) or not all(isinstance(p, str) for p in parts):
+        raise InputError(path, 'its recipe does not say which parts were trained', 'Use the package version that trained it')
     tensors = {k.removeprefix('prompts.'): v for k, v in read_model(path)[1].items() if k.startswith('prompts.')}
     return tuned, rebuilt_prompts(header['prompts'], tensors, segmenter, path), header
 
@@ -222,7 +229,7 @@ def load_predictor(
         return generator, segmenter, EmbeddingCache(segmenter, prep)
     base = backbone_of(header, path, device); tuned, generator, header = load_tuned(path, base)
     if generator.oracle and not drawn: raise InputError(path, 'it was trained with boxes of the true masks, and new images have none', 'Draw boxes and give them as --boxes')
-    before = EmbeddingCache(base, Prep(**header['prep']))
+    before = EmbeddingCache(base, prep_of(header, path))
     return MadeBefore(drawn or generator, before), tuned, EmbeddingCache(tuned, before.prep) if encoder_trains(header['recipe']['parts']) else before
 
 def check_start(

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['profiles', 'declaration', 'Cell', 'make_cell', 'read_profile', 'expand_rows', 'Plan', 'make_plan', 'gpu_slot',
-           'run_cell', 'finished_cells', 'why', 'expected_seconds', 'dry_run', 'write_plan', 'run_plan', 'FailedCells',
-           'reproduce', 'adopt']
+           'PeakMemory', 'run_cell', 'slots', 'finished_cells', 'why', 'expected_seconds', 'dry_run', 'write_plan',
+           'run_plan', 'FailedCells', 'reproduce', 'adopt']
 
 # %% ../nbs/76_workflow.ipynb #3e64f7aa
-import ast, fcntl, itertools, json, math, os, platform, re, resource, subprocess, sys, time
+import ast, itertools, json, math, os, platform, re, subprocess, sys, time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Event, Thread
 
 import nbformat, torch, yaml
+from filelock import FileLock, Timeout
 
 import medsam_prompts, medsam_prompts.data.published, medsam_prompts.data.preference, medsam_prompts.data.radiographs, medsam_prompts.data.decathlon, medsam_prompts.data.collections, medsam_prompts.backbones.sam, medsam_prompts.backbones.tinyvit, medsam_prompts.backbones.sammed2d  # each registers what it brings
 import medsam_prompts.baselines.persam, medsam_prompts.baselines.grabcut, medsam_prompts.baselines.unet, medsam_prompts.baselines.transunet, medsam_prompts.baselines.autosam, medsam_prompts.baselines.selfprompt, medsam_prompts.baselines.saliency, medsam_prompts.baselines.tuned
@@ -228,18 +230,58 @@ def _add(plan, cell):
 @contextmanager
 def gpu_slot(
     folder, # where all cells look
-):
-    "Hold the first free GPU of those that are visible, if any; the lock ends with the process, however it ends."
-    seen = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(torch.cuda.device_count())))).split(',')
+    device:str='auto', # see `device_name`
+): # yields the device of the cell in these words, once it sees only its own card
+    "Hold the first free GPU of those that are visible and asked for; the lock ends with the process, however it ends."
+    asked = device_name(device)
+    gpus = [] if asked == 'cpu' else _visible(asked)
     with ExitStack() as stack:
-        for gpu in filter(None, seen):
-            f = stack.enter_context(open(Path(folder)/f'.gpu-{gpu}', 'w'))
-            try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError: continue
-            os.environ['CUDA_VISIBLE_DEVICES'] = gpu
-            break
-        yield
+        free = next((g for g in gpus if _hold(stack, Path(folder)/f'.gpu-{g.replace("/", "-")}')), None)
+        if asked.startswith('cuda:') and gpus: free = gpus[0]
+        hide_gpus(asked)
+        if free: os.environ['CUDA_VISIBLE_DEVICES'] = free
+        os.environ['MEDSAM_PROMPTS_DEVICE'] = 'cuda' if free else asked
+        yield os.environ['MEDSAM_PROMPTS_DEVICE']
 
+# %% ../nbs/76_workflow.ipynb #2120cf36
+def _visible(asked):
+    "Names of the visible GPUs; cuda:1 stands for the second of them."
+    seen = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(torch.cuda.device_count())))).split(',')
+    seen = [g for g in seen if g]
+    return seen[int(asked[5:]):][:1] if asked.startswith('cuda:') else seen
+
+def _hold(stack, path):
+    "Whether this process holds the file until the stack ends."
+    try: stack.enter_context(FileLock(path, timeout=0))
+    except Timeout: return False
+    return True
+
+# %% ../nbs/76_workflow.ipynb #583da020
+class PeakMemory:
+    "Watch how much memory the processes that are started meanwhile hold together."
+    def __init__(self,
+        every:float=.5, # seconds between two looks
+    ): self.every, self.mib, self.over = every, 0, Event()
+    def __enter__(self):
+        self.thread = Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+    def _watch(self):
+        while not self.over.wait(self.every): self.mib = max(self.mib, _held_below()//2**20)
+
+def _held_below():
+    "Bytes of all processes that this one has started."
+    import psutil
+    held = 0
+    for process in psutil.Process().children(recursive=True):
+        try: held += process.memory_info().rss
+        except psutil.Error: continue # it has ended
+    return held
+
+# %% ../nbs/76_workflow.ipynb #40fd07c0
 def run_cell(
     folder, # of the cell; holds cell.json
 ):
@@ -249,12 +291,25 @@ def run_cell(
     spec = json.loads((folder/'cell.json').read_text())
     _, outputs = declaration(spec['notebook'])
     given = {**spec['params'], 'out': str(folder), **({'runs': [str(folder.parent/n) for n in spec['needs']]} if spec['gather'] else {})}
-    t0 = time.time()
-    with gpu_slot(folder.parent): pm.execute_notebook(experiments_folder()/f'{spec["notebook"]}.ipynb', folder/'notebook.ipynb', given, kernel_name='python3', progress_bar=False, cwd=folder)
+    source, t0 = experiments_folder()/f'{spec["notebook"]}.ipynb', time.time()
+    with gpu_slot(folder.parent, given.get('device', 'auto')) as device, PeakMemory() as peak:
+        if 'device' in given: given['device'] = device
+        pm.execute_notebook(source, folder/'notebook.ipynb', given, kernel_name='python3', progress_bar=False, cwd=folder)
     lost = [o for o in outputs if not (folder/o).is_file()]
     if lost: raise RuntimeError(f'{spec["notebook"]}.ipynb ended without writing {lost}')
-    write_json(folder/'done.json', dict(**spec, seconds=round(time.time() - t0, 1), peak_mib=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss//1024,
+    write_json(folder/'done.json', dict(**spec, seconds=round(time.time() - t0, 1), peak_mib=peak.mib,
                                         outputs={o: sha256_file(folder/o) for o in outputs}, versions=versions()))
+
+# %% ../nbs/76_workflow.ipynb #d095ac95
+def slots(
+    executor:str='local', # local or slurm, whose nodes may have other GPUs than this machine
+    gpus:int|None=None, # as the user says; None: as many as there are GPUs here
+) -> int: # 0 where GPUs are not counted
+    "How many cells may use a GPU at once; raises `InputError` where the device that is asked for is not here."
+    asked = device_name()
+    if executor == 'local': pick_device()
+    if asked == 'cpu': return 0
+    return gpus if gpus is not None else 1 if asked.startswith('cuda:') else torch.cuda.device_count()
 
 # %% ../nbs/76_workflow.ipynb #f4195fa3
 def finished_cells(
@@ -314,8 +369,10 @@ def dry_run(
     profile:str='demo',
     out='runs', # folder of the results
     jobs:int=1, # cells at once
+    executor:str='local', # local or slurm
 ) -> dict: # id -> why it would run
     "Print what `reproduce` would run, why and how long it may take; write nothing."
+    slots(executor)
     plan, done = make_plan(names, profile), finished_cells(out)
     for s in plan.skipped: print(f'skipped: {s}')
     todo = {id: why(c, plan, out, done) for id, c in plan.cells.items() if not (Path(out)/'cells'/id/'done.json').is_file()}
@@ -362,11 +419,12 @@ def reproduce(
     profile:str='demo',
     out='runs', # folder of the results
     jobs:int=1,
-    executor:str='local',
+    executor:str='local', # or slurm
     finished:bool=False, # start no run; make tables and figures of those that are done
     gpus:int|None=None, # cells that may use a GPU at once; None: as many as there are GPUs here
 ) -> Path: # the report
     "Make tables and figures, reusing what is there, and a report of them."
+    gpus = slots(executor, gpus)
     plan, out, t0 = make_plan(names, profile, out if finished else None), Path(out), time.time()
     for s in plan.skipped: print(f'skipped: {s}')
     if not plan.cells and finished: raise InputError(f'--out {out}', 'no run of this profile is finished there', 'Leave --finished out, or give the folder of an earlier call')
@@ -374,7 +432,7 @@ def reproduce(
     name = 'finished.json' if finished else 'plan.json'
     todo = write_plan(plan, out, name)
     print(f'{len(plan.cells)} cells, {len(todo)} to run', flush=True)
-    if todo: run_plan(out, jobs, executor, name, torch.cuda.device_count() if gpus is None else gpus)
+    if todo: run_plan(out, jobs, executor, name, gpus)
     failed = [id for id in todo if not (out/'cells'/id/'done.json').is_file()]
     path = _report(plan, out, profile, time.time() - t0, failed)
     for id in failed: print(f'failed: {id}: {_last_words(out/"cells"/id)}', file=sys.stderr)

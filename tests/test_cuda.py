@@ -151,7 +151,7 @@ def test_evolution(placed):
         score, e = PredictedDice(net, images.to(device)), emb.to(device)
         points, box = Prompts(points=xy).to(device), Prompts(boxes=boxes[:, :, 0]).to(device)
         climbed = [evolve_prompt(segmenter, e, p, score, 2, lr=dict(points=1., boxes=1.), guard=Safeguards(margin=1e-3, inside=20., area=(.2, 5.)), limits=limits) for p in (points, box)]
-        found = search_prompt(segmenter, e, points, score, 3, 'random', limits=limits)
+        found = search_prompt(segmenter, e, points, score, 3, 'random', limits=limits.to(device))
         assert found.prompts.points.device.type == climbed[0].prompts.points.device.type == device
         return [*(c.scores for c in climbed), found.scores, point_map(segmenter, e[:1], PredictedDice(net, images[:1].to(device)), limits[0], 4)[0]]
     agree(evolve, 5e-3)

@@ -111,10 +111,10 @@ def test_a_person_rates(here, folder, tmp_path):
     lines = table.read_text().splitlines()
     assert lines[0] == 'image,candidate,rating' and len(lines) == 1 + 4*4 and len(list((tmp_path/'rate').glob('p*_*.png'))) == 16
     start = (*train(folder, *labelled), *quick, '--init', first, '--ratings', table, '--out', model)
-    refused(here(*start), 'line 2 is not', model)
+    refused(here(*start), "line 2: rating is ''", model)
     rated = [lines[0], *(f'{l}{4 - int(l.split(",")[1])}' for l in lines[1:])]
     table.write_text('\n'.join([*rated, 'p77,0,1']))
-    refused(here(*start), 'it rates p77, and there is no such image', model)
+    refused(here(*start), 'there is no image p77', model)
     table.write_text('\n'.join(rated[:-1]))
     refused(here(*start), 'p7 has 4 candidates, and ratings of 0, 1, 2', model)
     table.write_text('\n'.join(rated))

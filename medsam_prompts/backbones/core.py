@@ -95,9 +95,9 @@ def encode(self:Segmenter,
 # %% ../../nbs/20_backbones.core.ipynb #7eb546b9
 @patch
 def _position_code(self:Segmenter, xy):
-    "(...,2) input pixels -> (...,C)"
+    "(...,2) input pixels -> (...,C), as precise as the weights also where networks compute in bfloat16"
     g = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-    angle = 2*math.pi*((2*(xy + .5)/self.input_size - 1).to(g.dtype) @ g)
+    with torch.autocast(g.device.type, enabled=False): angle = 2*math.pi*((2*(xy + .5)/self.input_size - 1).to(g.dtype) @ g)
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 @patch

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['tight_box', 'mask_boxes', 'extent_boxes', 'scale_boxes', 'jitter_boxes', 'box_iou', 'snap_boxes', 'box_sides',
-           'Drawn', 'read_boxes', 'read_points', 'check_drawn', 'drawn_for']
+           'Drawn', 'read_boxes', 'read_points', 'check_drawn', 'check_all_drawn', 'lines_for', 'check_places',
+           'drawn_for', 'stands_out', 'DrawnCheck']
 
 # %% ../../nbs/13_data.boxes.ipynb #9158d7d7
-import csv, math
+import re, unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 from ..core import *
 from .readers import *
 from .datasets import components
+from .tables import *
 
 # %% ../../nbs/13_data.boxes.ipynb #aa56a9fa
 def tight_box(
@@ -108,43 +110,27 @@ class Drawn:
     label:int # label of the structure, 1 where the file has none
     slice:int|None # slice of a volume
     line:int
+    name:str # the image, as written
 
-_columns = dict(boxes=('x0', 'y0', 'x1', 'y1'), points=('x', 'y', 'positive'))
+_columns_of = dict(boxes=('x0', 'y0', 'x1', 'y1'), points=('x', 'y', 'positive'))
 
 # %% ../../nbs/13_data.boxes.ipynb #29656d8b
 def _read_drawn(path, kind):
     "stem -> lines of a boxes or points file."
-    path, need = Path(path), ('image',) + _columns[kind]
-    if not path.is_file(): raise InputError(path, 'there is no such file', 'Check the path')
-    try: lines = csv.DictReader(path.read_text(encoding='utf-8-sig').splitlines()); rows = [(lines.line_num, r) for r in lines]
-    except UnicodeDecodeError: raise InputError(path, 'the file is not text', f'Save it as CSV with the columns {",".join(need)}') from None
-    if not rows or not set(need) <= set(rows[0][1]): raise InputError(path, f'the file has no {"rows" if not rows else "column " + next(c for c in need if c not in rows[0][1])}', f'Give it the columns {",".join(need)}')
-    found = defaultdict(list)
-    for i, row in rows:
-        if not row['image']: raise InputError(path, f'line {i} names no image', 'Correct the line')
-        found[stem(row['image'])].append(_parse_drawn(path, row, i, kind))
+    found, numbers = defaultdict(list), _columns_of[kind]
+    for line, row in read_table(path, ('image', *numbers), numbers):
+        if not row['image']: raise InputError(path, f'line {line} names no image', 'Correct the line')
+        found[stem(row['image'])].append(_parse_drawn(path, row, line, kind))
     return dict(found)
 
-def _number(path, row, key, line):
-    try: v = float(row[key])
-    except (TypeError, ValueError): v = math.nan
-    if not math.isfinite(v): raise InputError(path, f'line {line}: {key} is {row[key]!r}, not a number', 'Correct the line')
-    return v
-
-
-def _whole(path, row, key, line, low, high):
-    v = _number(path, row, key, line)
-    if v != int(v) or not low <= v <= high: raise InputError(path, f'line {line}: {key} is {row[key]}', f'Give a whole number from {low} to {high}')
-    return int(v)
-
-# %% ../../nbs/13_data.boxes.ipynb #e19914a0
 def _parse_drawn(path, row, line, kind):
-    values = tuple(_number(path, row, k, line) for k in _columns[kind])
-    extra = {k: _whole(path, row, k, line, *limits) if row.get(k) not in (None, '') else None for k, limits in dict(label=(1, 255), slice=(0, 65535)).items()}
-    if kind == 'boxes' and (values[2] < values[0] or values[3] < values[1]):
-        raise InputError(path, f'line {line}: the box of {row["image"]} is inverted (x1 < x0 or y1 < y0)', 'Write x0,y0,x1,y1 with the smaller corner first')
-    if kind == 'points' and values[2] not in (0, 1): raise InputError(path, f'line {line}: positive is {row["positive"]}', 'Write 1 for a point inside, 0 for one outside')
-    return Drawn(values, 1 if extra['label'] is None else extra['label'], extra['slice'], line)
+    values = tuple(cell_number(row, k, path, line) for k in _columns_of[kind])
+    if kind == 'points' and values[2] not in (0, 1):
+        problem = f'line {line}: positive is {row["positive"]}'
+        raise InputError(path, problem, 'Write 1 for a point inside, 0 for one outside')
+    label = cell_whole_number(row, 'label', path, line, 1, 255) if row.get('label') else 1
+    z = cell_whole_number(row, 'slice', path, line, 0, 65535) if row.get('slice') else None
+    return Drawn(values, label, z, line, row['image'])
 
 # %% ../../nbs/13_data.boxes.ipynb #253e2b77
 def read_boxes(path) -> dict: # stem -> list of `Drawn`
@@ -155,41 +141,223 @@ def read_points(path) -> dict: # stem -> list of `Drawn`
     "Read a `points.csv`."
     return _read_drawn(path, 'points')
 
+# %% ../../nbs/13_data.boxes.ipynb #27ef1794
 def check_drawn(
     drawn:dict, # from `read_boxes` or `read_points`
-    names, # stems of the images
-    path, # the file, named in the error
+    names, # stems of the images; as `list_images` gives them, the error says why a file is not read
+    path, # the table, named in the error
+) -> dict: # image -> lines
+    "The lines of each image; raises `InputError` where one belongs to none."
+    found, names = defaultdict(list), names if isinstance(names, dict) else set(names)
+    for d in (d for lines in drawn.values() for d in lines): found[find_name(d.name, names, path, d.line)].append(d)
+    for name, lines in found.items(): _check_one_file(name, lines, path)
+    return dict(found)
+
+def _folder_and_type(written, name):
+    "What comes before and after the name of an image, in small letters."
+    folder, _, file = unicodedata.normalize('NFC', re.sub(r'[\\/]+', '/', written.strip())).lower().rpartition('/')
+    return folder.removeprefix('.'), file.removeprefix(name.lower() if file.startswith(name.lower()) else stem(file))
+
+def _check_one_file(name, lines, path):
+    first = {}
+    for d in lines:
+        for what, part in zip(('folder', 'type'), _folder_and_type(d.name, name)):
+            before, other = first.setdefault(what, (part, d)) if part else (part, d)
+            if f'/{part}'.endswith(f'/{before}') or f'/{before}'.endswith(f'/{part}'): continue
+            problem = f'line {other.line} names {other.name} and line {d.line} names {d.name}'
+            raise InputError(path, f'{problem}, and both would be the image {name}', 'Leave out the lines of other images')
+
+# %% ../../nbs/13_data.boxes.ipynb #74361e28
+def check_all_drawn(
+    drawn:dict, # image -> lines, from `check_drawn`
+    names, # as `list_images` gives them, or stems
+    path, # the table, named in the error
 ):
-    "Raise `InputError` where a line belongs to no image."
-    names = set(names)
-    lost = next((d for s, lines in drawn.items() if s not in names for d in lines), None)
-    if lost: raise InputError(path, f'line {lost.line} names an image that is not in the folder', 'Correct the name')
+    "Raise `InputError` where an image has no line."
+    lost = next((n for n in names if n not in drawn), None)
+    if lost is None: return
+    why = names.why.get(stem(names[lost])) if isinstance(names, ImageList) else None
+    raise InputError(path, f'the file has no line for {lost}' + f' ({why})'*bool(why), 'Add one, or leave the image out')
+
+# %% ../../nbs/13_data.boxes.ipynb #bdeaee4a
+def lines_for(
+    case:Case, # a 2-D case
+    drawn:dict, # image -> lines
+    path, # the table, named in errors
+) -> list: # of `Drawn`
+    "The lines that belong to a case; raises `InputError` where its image has none, or a volume has no such slice."
+    z = int(case.name.rsplit('_z', 1)[1]) if case.volume else None
+    key, depth = (case.volume.name, len(case.volume.image)) if case.volume else (case.name, 1)
+    if key not in drawn: raise InputError(path, f'the file has no line for {key}', 'Add one, or leave the image out')
+    beyond = next((d for d in drawn[key] if (d.slice or 0) >= depth), None)
+    if beyond:
+        problem = f'line {beyond.line}: {key} has no slice {beyond.slice} (slices count from 0 to {depth - 1})'
+        raise InputError(path, problem, 'Correct the line')
+    if depth > 1 and any(d.slice is None for d in drawn[key]):
+        raise InputError(path, f'{key} is a volume, and its lines name no slice', 'Add a column slice')
+    return [d for d in drawn[key] if z is None or (d.slice or 0) == z]
+
+# %% ../../nbs/13_data.boxes.ipynb #a7a9a68d
+def _fits(values, sizes):
+    "Which boxes (n,4) or points (n,2) lie in images of these sizes (n,2), width and height."
+    inside = (values >= -.5).all(1) & (values[:, -2:] <= sizes).all(1)
+    return inside & (values[:, 2:] - values[:, :2] + 1 >= 2).all(1) if values.shape[1] == 4 else inside
+
+def _as_width(v): return np.concatenate([v[:, :2], v[:, :2] + v[:, 2:] - 1], 1)
+def _as_centre(v): return np.concatenate([v[:, :2] - v[:, 2:]/2, v[:, :2] + v[:, 2:]/2 - 1], 1)
+def _swapped(v): return v.reshape(-1, v.shape[1]//2, 2)[..., ::-1].reshape(v.shape)
+
+def _columns_mixed(v): return v[:, [0, 2, 1, 3]]
+
+_readings = {
+    'y before x (row and column)': _swapped,
+    'x,y,width,height': _as_width,
+    'centre x, centre y, width, height': _as_centre,
+    'x0,x1,y0,y1': _columns_mixed,
+}
+_copies = (224, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 3072, 4096) # usual sizes of copies [ours]
+
+# %% ../../nbs/13_data.boxes.ipynb #fab263cc
+def _are_shares(values):
+    "Whether all numbers lie between 0 and 1; points of whole numbers may be pixels in a corner."
+    return (values >= 0).all() and (values <= 1).all() and (values.shape[1] == 4 or (values % 1 > 0).any())
+
+def _likely_cause(values, sizes):
+    "What the numbers of a whole table may mean; None where no reading fits all of them."
+    if _are_shares(values): return 'all numbers lie between 0 and 1, as shares of width and height do'
+    lines = f'all {len(values)} lines fit' if len(values) > 1 else 'the line fits'
+    for name, read in list(_readings.items())[:None if values.shape[1] == 4 else 1]:
+        if _fits(read(values), sizes).all(): return f'read as {name}, {lines}'
+    grown = (values[:, -2:]/sizes).max(1)
+    copy, most = next((s for s in _copies if s >= (grown*sizes.max(1)).max()), None), grown.max()
+    if not copy or most <= 1.05 or (grown > 1).mean() < .1 or not _fits(values/most, sizes).all(): return None
+    return f'{lines} a copy that is {most:.3g} times as large, such as one of {copy} pixels'
+
+# %% ../../nbs/13_data.boxes.ipynb #31e69b69
+def _trouble(d, size):
+    "What is wrong with one line."
+    name, numbers = stem(d.name), ', '.join(f'{v:g}' for v in (d.values if len(d.values) == 4 else d.values[:2]))
+    x0, y0, x1, y1 = d.values if len(d.values) == 4 else (*d.values[:2], *d.values[:2])
+    if x1 < x0 or y1 < y0: return f'the box of {name} is inverted (x1 < x0 or y1 < y0): {numbers}'
+    where = f'{name} ({size[0]} x {size[1]} pixels)'
+    if x1 < -.5 or y1 < -.5 or x0 > size[0] - 1 or y0 > size[1] - 1: return f'({numbers}) lies outside {where}'
+    if min(x0, y0) < -.5 or x1 > size[0] or y1 > size[1]: return f'({numbers}) reaches beyond {where}'
+    if len(d.values) == 4: return f'the box of {name} is less than 2 pixels wide or high: {numbers}'
+    return f'({numbers}) is hardly a point of {where}'
+
+def check_places(
+    lines:list, # of `Drawn`
+    sizes:list, # width and height of the image of each, in the pixels of its file
+    path, # the table, named in the error
+):
+    "Raise `InputError` where a box or point does not fit its image, with the cause that all lines speak for."
+    if not lines: return
+    width = 4 if len(lines[0].values) == 4 else 2
+    values, sizes = np.array([d.values[:width] for d in lines], float), np.array(sizes, float)
+    wrong = np.flatnonzero(~_fits(values, sizes) | _are_shares(values))
+    if not len(wrong): return
+    first, cause = lines[wrong[0]], _likely_cause(values, sizes)
+    problem = f'line {first.line}: {_trouble(first, sizes[wrong[0]].astype(int))}'
+    if len(wrong) > 1: problem += f' ({len(wrong)} of {len(lines)} lines do not fit)'
+    if cause: problem += f'; {cause}'
+    raise InputError(path, problem, f'Use {"x0,y0,x1,y1" if width == 4 else "x,y"} in pixels of the original image')
+
+# %% ../../nbs/13_data.boxes.ipynb #1d120b86
+def _plane_size(case):
+    "Width and height in the pixels of the file."
+    h, w = case.size
+    if not case.geometry: return w, h
+    return tuple((case.geometry.plane_to_file(np.array([[0, 0], [w - 1, h - 1]])).max(0) + 1).tolist())
+
+def _displayed(values, case):
+    "Values of the file as an array in the displayed image."
+    v = np.array(values, float)
+    if not case.geometry: return v
+    if len(v) != 4: return np.concatenate([case.geometry.plane_to_display(v[None, :2])[0], v[2:]])
+    corners = case.geometry.plane_to_display(v.reshape(2, 2))
+    return np.concatenate([corners.min(0), corners.max(0)])
 
 def drawn_for(
     case:Case, # a 2-D case
-    drawn:dict, # from `read_boxes` or `read_points`
-    path, # the file, named in errors
+    drawn:dict, # image -> lines
+    path, # the table, named in errors
 ) -> list: # of (values as an array in the displayed image, label)
-    "The lines that belong to a case, turned into its display order; raises `InputError` where there are none or one lies outside."
-    z = int(case.name.rsplit('_z', 1)[1]) if case.volume else None
-    key = case.volume.name if case.volume else case.name
-    if key not in drawn: raise InputError(path, f'the file has no line for {key}', 'Add one, or leave the image out')
-    depth = len(case.volume.image) if case.volume else 1
-    beyond = next((d for d in drawn[key] if (d.slice or 0) >= depth), None)
-    if beyond: raise InputError(path, f'line {beyond.line}: {key} has no slice {beyond.slice} (slices count from 0 to {depth - 1})', 'Correct the line')
-    if depth > 1 and any(d.slice is None for d in drawn[key]): raise InputError(path, f'{key} is a volume, and its lines name no slice', 'Add a column slice')
-    lines = [d for d in drawn[key] if z is None or (d.slice or 0) == z]
-    return [(_placed(d, case, path), d.label) for d in lines]
+    "The lines of a case in its display order; raises `InputError` where there are none or one does not fit."
+    lines = lines_for(case, drawn, path)
+    check_places(lines, [_plane_size(case)]*len(lines), path)
+    return [(_displayed(d.values, case), d.label) for d in lines]
 
-# %% ../../nbs/13_data.boxes.ipynb #1d120b86
-def _placed(d, case, path):
-    v = np.array(d.values, float)
-    if case.geometry:
-        if len(v) == 4: v = _sorted_corners(case.geometry.plane_to_display(v.reshape(2, 2)))
-        else: v[:2] = case.geometry.plane_to_display(v[None, :2])[0]
-    h, w = case.size
-    low, high = v[:2], v[2:] if len(v) == 4 else v[:2]
-    if (high < 0).any() or low[0] > w - 1 or low[1] > h - 1: raise InputError(path, f'line {d.line}: {d.values} lies outside {case.name} ({w} x {h} pixels)', 'Use pixels of the original image')
-    return v
+# %% ../../nbs/13_data.boxes.ipynb #b98200a6
+def stands_out(
+    image:np.ndarray, # (H,W) or (H,W,C)
+    box:np.ndarray, # (4,) XYXY inclusive
+) -> float: # in [0,1]
+    "Share of the variation in a box and its surroundings, a fifth of its size on each side, that lies between them."
+    size, low, high = image.shape[1::-1], np.round(box[:2]).astype(int).clip(0), np.round(box[2:]).astype(int) + 1
+    margin = np.maximum(1, np.round(.2*(high - low)).astype(int))
+    (x0, y0), (x1, y1) = low, high.clip(max=size)
+    (X0, Y0), (X1, Y1) = (low - margin).clip(0), (high + margin).clip(max=size)
+    around = image[Y0:Y1, X0:X1].reshape(Y1 - Y0, X1 - X0, -1).mean(-1, dtype=float)
+    inside, spread = around[y0 - Y0:y1 - Y0, x0 - X0:x1 - X0], around.var()
+    if inside.size == around.size or spread == 0: return 0.
+    return float(inside.size/(around.size - inside.size)*(inside.mean() - around.mean())**2/spread)
 
-def _sorted_corners(xy): return np.concatenate([xy.min(0), xy.max(0)])
+# %% ../../nbs/13_data.boxes.ipynb #8c017550
+def _resized(side, square=False):
+    "How boxes of a copy are read whose longer side, or whose both sides, have this many pixels."
+    def read(v, sizes): return v*(np.tile(sizes, 2) if square else sizes.max(1, keepdims=True))/side
+    return read
+
+_silent = {k: lambda v, _, read=_readings[k]: read(v) for k in ('x,y,width,height', 'y before x (row and column)')}
+_silent |= {f'pixels of a copy whose longer side has {s}': _resized(s) for s in (224, 256, 512, 640, 1024)}
+_silent |= {f'pixels of a copy of {s} x {s}': _resized(s, True) for s in (224, 256, 512, 640, 1024)}
+
+def _better_reading(given, other):
+    "The name of a reading that stands out where the numbers as they stand do not; None where there is none."
+    means = {k: np.mean(v) for k, v in other.items() if np.mean(np.array(v) > given) >= .8}
+    best = next((k for k, m in means.items() if m >= .75*max(means.values())), None)
+    return best if best and means[best] >= .25 and np.mean(given) <= .35*means[best] else None
+
+# %% ../../nbs/13_data.boxes.ipynb #4f1e737b
+class DrawnCheck:
+    "Judges a whole table: `see` every case, then `judge`."
+    most = 20 # lines whose images are looked at
+    def __init__(self, drawn, path):
+        self.drawn, self.path = drawn, path
+        self.lines, self.sizes = [], []
+        self.given, self.other = [], defaultdict(list) # how much each line stands out, as it is and read otherwise
+
+    def see(self, case):
+        "Note the lines of a 2-D case, and its size; returns what `drawn_for` does."
+        try: lines = lines_for(case, self.drawn, self.path)
+        except InputError: # a fault that was seen before comes first
+            check_places(self.lines, self.sizes, self.path)
+            raise
+        self.lines += lines
+        self.sizes += [_plane_size(case)]*len(lines)
+        for d in lines:
+            if len(d.values) == 4 and len(self.given) < self.most: self._look(case, d)
+        return [(_displayed(d.values, case), d.label) for d in lines]
+
+    def _look(self, case, d):
+        v, size = np.array([d.values], float), np.array([_plane_size(case)], float)
+        self.given.append(stands_out(case.image, _displayed(d.values, case)) if _fits(v, size).all() else 0.)
+        for name, read in _silent.items():
+            box = read(v, size)
+            same = np.abs(box - v).max() < .05*np.ptp(v.reshape(2, 2), 0).max()
+            if same or not _fits(box, size).all(): continue
+            self.other[name].append(stands_out(case.image, _displayed(box[0], case)))
+
+    def judge(self):
+        "Refuse what does not fit, and tell what may be meant otherwise."
+        check_places(self.lines, self.sizes, self.path)
+        name = _better_reading(self.given, {k: v for k, v in self.other.items() if len(v) == len(self.given)})
+        if name: self._tell(name)
+
+    def _tell(self, name):
+        d, size = self.lines[0], np.array(self.sizes[:1], float)
+        as_read, otherwise = np.array([d.values], float), _silent[name](np.array([d.values], float), size)
+        numbers, would = (', '.join(f'{v:.4g}' for v in vs[0]) for vs in (as_read, otherwise))
+        shares = f'{np.mean(self.other[name]):.2f} of the variation of grey, as they stand {np.mean(self.given):.2f}'
+        say(f'the boxes look like {name}: read so, they stand out from their surroundings ({shares}). Line {d.line}, '
+            f'{numbers}, would be {would}. They are taken as x0,y0,x1,y1; correct the file if they are not', self.path)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['mask_picture', 'is_soft', 'is_label_map', 'as_labels', 'ask_inverted']
 
-# %% ../../nbs/09_data.masks.ipynb #beae72e2
+# %% ../../nbs/09_data.masks.ipynb #2fea54d2
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..core import *
 from .cases import *
 from .pictures import *
 
-# %% ../../nbs/09_data.masks.ipynb #3d74bd2d
+# %% ../../nbs/09_data.masks.ipynb #9668ad06
 def mask_picture(
     path, # png, tif, bmp, ..
 ) -> np.ndarray: # (H,W) values as in the file
@@ -46,7 +46,7 @@ def _without_alpha(path, a):
         raise InputError(path, 'the shape of the mask is in its alpha channel (transparency), and its colours say another', 'Save it with one channel: 0 background, 255 or label values')
     return colours
 
-# %% ../../nbs/09_data.masks.ipynb #96273c23
+# %% ../../nbs/09_data.masks.ipynb #b4ff9905
 def _flat(a, k=0):
     "Pixels whose eight neighbours (in the last two axes) have the same value; the border counts as not flat."
     inner, same = a[..., 1:-1, 1:-1], None
@@ -82,7 +82,7 @@ def is_label_map(
     inside = flat.sum() >= .3*(a[..., 1:-1, 1:-1] > 0).sum()
     return bool(inside and len(np.unique(a[..., 1:-1, 1:-1][flat])) >= .5*(len(values) - 1))
 
-# %% ../../nbs/09_data.masks.ipynb #883bac6b
+# %% ../../nbs/09_data.masks.ipynb #eaa57f45
 def as_labels(
     a:np.ndarray, # (H,W) or (D,H,W) values of a mask file
     source, # the file, named in errors and words
@@ -108,7 +108,7 @@ def _slices_with_content(a, most=24):
     there = np.flatnonzero(a.reshape(len(a), -1).any(1))
     return a[there[np.linspace(0, len(there) - 1, min(most, len(there))).astype(int)]] if len(there) else a[:1]
 
-# %% ../../nbs/09_data.masks.ipynb #e18f4060
+# %% ../../nbs/09_data.masks.ipynb #7f509495
 def ask_inverted(
     mask:np.ndarray, # (H,W) or (D,H,W) labels
     source, # the file

@@ -7,6 +7,7 @@ __all__ = ['official_split', 'fill_outline', 'read_hc18', 'read_camus', 'read_ac
 
 # %% ../../nbs/11a_data.published.ipynb #2469db25
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,15 +47,25 @@ def read_hc18(
     folder, # holds training_set
 ) -> CaseList:
     "Images with filled outlines; the subject is the three leading digits."
-    import pandas as pd
     root = Path(folder)/'training_set'
-    sizes = pd.read_csv(root/'training_set_pixel_size_and_HC.csv').set_index('filename')['pixel size(mm)']
+    sizes = _hc18_sizes(folder)
     names = sorted((p.stem for p in root.glob('*HC.png')), key=lambda n: (n[:3], len(n), n))
     def read(name):
         case = read_case(root/f'{name}.png', subject=name[:3])
-        mm = float(sizes[f'{name}.png'])
-        return replace(case, labels=fill_outline(read_labels(root/f'{name}_Annotation.png', case)), spacing_mm=(mm, mm), modality='US')
+        if name not in sizes: raise InputError(root/f'{name}.png', f'{_hc18_csv} gives no pixel size for it', 'Take both from the same release')
+        labels = fill_outline(read_labels(root/f'{name}_Annotation.png', case))
+        return replace(case, labels=labels, spacing_mm=(sizes[name],)*2, modality='US')
     return CaseList(names, [n[:3] for n in names], read)
+
+_hc18_csv = 'training_set_pixel_size_and_HC.csv'
+
+def _hc18_sizes(folder):
+    "Stem of an image -> millimetres of a pixel."
+    import pandas as pd
+    path = next((p for p in (Path(folder)/_hc18_csv, Path(folder)/'training_set'/_hc18_csv) if p.is_file()), None)
+    if path is None: raise InputError(Path(folder)/_hc18_csv, 'there is no such file', 'Get it where the images come from; it is not in their archive')
+    table = pd.read_csv(path)
+    return {Path(n).stem: float(mm) for n, mm in zip(table['filename'], table['pixel size(mm)'])}
 
 # %% ../../nbs/11a_data.published.ipynb #f0fa40f6
 def read_camus(
@@ -95,7 +106,7 @@ def read_acdc(
     return CaseList([n for n, _ in names], [w for _, w in names], read)
 
 # %% ../../nbs/11a_data.published.ipynb #413770e4
-register_dataset('hc18_official', 'Fetal heads, ultrasound (HC18 as distributed)', {'head': (1,)}, read_hc18, 'CC BY 4.0', 'https://hc18.grand-challenge.org', ('training_set',))
+register_dataset('hc18_official', 'Fetal heads, ultrasound (HC18 as distributed)', {'head': (1,)}, read_hc18, 'CC BY 4.0', 'https://hc18.grand-challenge.org', ('training_set', f'{_hc18_csv}|training_set/{_hc18_csv}'))
 register_dataset('camus', 'Cardiac ultrasound (CAMUS)', {'LV': (1,), 'myocardium': (2,), 'LA': (3,)}, read_camus, 'CC BY-NC-SA 4.0', 'https://www.creatis.insa-lyon.fr/Challenge/camus/', ('database_nifti|training',))
 register_dataset('acdc_official', 'Cardiac MR (ACDC as distributed)', {'RV': (1,), 'myocardium': (2,), 'LV': (3,)}, read_acdc, 'CC BY-NC-SA 4.0', 'https://www.creatis.insa-lyon.fr/Challenge/acdc/', ('training|database/training', 'testing|database/testing'))
 

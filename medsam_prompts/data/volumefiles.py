@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['nifti_suffixes', 'itk_suffixes', 'read_nifti', 'itk_geometry', 'read_itk']
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #95d88f91
+# %% ../../nbs/08b_data.volumefiles.ipynb #0639c4af
 import gzip, re
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..core import *
 from .cases import *
 from .pictures import *
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #c4c59bb6
+# %% ../../nbs/08b_data.volumefiles.ipynb #ca500426
 nifti_suffixes = ('.nii', '.nii.gz', '.hdr', '.hdr.gz')
 itk_suffixes = ('.mhd', '.mha', '.nrrd', '.nhdr')
 
@@ -26,7 +26,7 @@ def _load_nifti(path):
     data = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
     return nib.Nifti1Image.from_bytes(data)
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #c3c3deb3
+# %% ../../nbs/08b_data.volumefiles.ipynb #42335ac1
 def read_nifti(
     path, # .nii, .nii.gz, or the .hdr of a pair
 ) -> tuple: # voxels as in the file, `Geometry`, header facts
@@ -44,7 +44,7 @@ def read_nifti(
     geo = Geometry.from_affine(img.affine, voxels.shape, img.header)
     return voxels, geo, dict(spacing_mm=_nifti_spacing(path, img, geo))
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #626e700b
+# %% ../../nbs/08b_data.volumefiles.ipynb #d95b8be6
 def _nifti_spacing(path, img, geo):
     "Voxel size along z, y and x in mm."
     zooms = np.abs(np.asarray(img.header.get_zooms()[:3], float))
@@ -58,7 +58,7 @@ def _nifti_spacing(path, img, geo):
 
 def _has_sform(img): return 'sform_code' in img.header and int(img.header['sform_code']) > 0
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #83705d41
+# %% ../../nbs/08b_data.volumefiles.ipynb #dafd0b9f
 def itk_geometry(
     img, # SimpleITK image of three axes
 ) -> tuple: # voxels (i,j,k), `Geometry`
@@ -70,7 +70,7 @@ def itk_geometry(
     affine[:3, 3] = to_ras @ np.array(img.GetOrigin())
     return sitk.GetArrayFromImage(img).transpose(2, 1, 0), Geometry.from_affine(affine, img.GetSize())
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #aaecd038
+# %% ../../nbs/08b_data.volumefiles.ipynb #cb003a06
 def read_itk(
     path, # file
 ): # SimpleITK image of three axes, the third of length one for a picture
@@ -82,15 +82,14 @@ def read_itk(
         _check_data_file(path)
         why = str(e).strip().splitlines()
         raise unreadable(path, RuntimeError(_own_words(why[-1])) if why else e) from None
-    if img.GetNumberOfComponentsPerPixel() > 1 and img.GetDimension() > 2 and img.GetSize()[2] > 1:
-        raise InputError(path, 'the volume has colour channels', 'Save one channel per file')
+    if img.GetNumberOfComponentsPerPixel() > 1: raise InputError(path, 'the volume has colour channels', 'Save one channel per file, or a picture as PNG')
     if img.GetDimension() == 2: img = sitk.JoinSeries(img)
     if img.GetDimension() != 3: raise InputError(path, f'the volume has {img.GetDimension()} axes', 'Save one frame per file')
     return img
 
 def _own_words(line): return re.sub(r'^.*?ERROR: *', '', re.sub(r'\w+\(0x[0-9a-f]+\): *', '', line))
 
-# %% ../../nbs/08b_data.volumefiles.ipynb #c6532921
+# %% ../../nbs/08b_data.volumefiles.ipynb #2916a6e4
 def _check_data_file(path):
     "The header of an MHD names the file of its pixels; say so where that is lost."
     path = Path(path)

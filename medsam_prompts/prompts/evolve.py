@@ -255,7 +255,7 @@ def _each(draw, shape, rngs): return torch.stack([draw(shape[1:], generator=r) f
 def _anywhere(v, limits, rngs):
     "Coordinates drawn uniformly from the image."
     pairs = _each(torch.rand, (*v.shape[:-1], v.shape[-1]//2, 2), rngs)
-    return (pairs*limits.reshape(-1, *[1]*(pairs.ndim - 2), 2)).reshape(v.shape).to(v)
+    return (pairs*limits.to(pairs).reshape(-1, *[1]*(pairs.ndim - 2), 2)).reshape(v.shape).to(v)
 
 # %% ../../nbs/34a_prompts.evolve.ipynb #3a1daff3
 @torch.no_grad()
@@ -300,7 +300,7 @@ class EvolvedPrompts(FollowingPrompts):
             done = done.pick(groups, self.guard, [len(g)//(self.generator.times + 1) for g in groups])
         for i, e in enumerate(encoded):
             self.fired[e.case.name] = {t: self._flags(done.fired, i, t) for t in self.targets}
-            self.decided[e.case.name] = done.logits[i].float().cpu(), done.iou[i].float().cpu(), self.targets, e
+            self.decided[e.case.name] = done.logits[i].float().cpu(), done.iou[i].float().cpu(), self.targets, replace(e, case=None, embedding=None) # frames alone lead to the mask
         return done.prompts
 
     def answer(self, found):

@@ -40,8 +40,8 @@ class PromptGenerator:
     times = 0 # answers that were fed back, see `FedBack`
     @property
     def all_targets(self) -> set: return set(self.targets) # labels that may come out for any case
-    def check(self, names:list): pass # raise `InputError` where these images cannot be served
-    def check_case(self, case:Case): pass # the same for one 2-D case
+    def check(self, names): pass # raise `InputError` where these images (stems, or what `list_images` gives) cannot be served
+    def check_case(self, case:Case): pass # the same for one 2-D case; `check` comes first, and then every case in order
     def __call__(self,
         segmenter:Segmenter,
         encoded:list, # of `Encoded`, B of them
@@ -57,7 +57,7 @@ class Segmented:
     scores:dict # label -> the backbone's predicted IoU
     seconds:float=0. # from pixels to mask; an embedding that was cached counts with the time to read it
     flags:dict = field(default_factory=dict) # label -> names of what is suspicious
-    prompts:Prompts|None=None # of this case, in the input frame
+    prompts:Prompts|None=None # of this case, in the input frame, on the CPU; without the dense maps of learned ones, which take megabytes
 
 # %% ../../nbs/30_prompts.generators.ipynb #e5bce1ce
 @torch.no_grad()
@@ -83,8 +83,13 @@ def _decoded(segmenter, enc, prompts, generator):
     prompts = prompts.to_frame([e.frames for e in enc], 'input').to(segmenter.device)
     logits, iou = segmenter.decode(torch.cat([e.embedding for e in enc]), prompts)
     maps = [label_map(l[:, 0], s[:, 0], generator.targets, e, generator.choose) for e, l, s in zip(enc, logits.float().cpu(), iou.float().cpu())]
-    return [Segmented(e.case, labels, scores, flags={k: find_flags(labels == k, s) for k, s in scores.items()}, prompts=prompts[b])
+    return [Segmented(e.case, labels, scores, flags={k: find_flags(labels == k, s) for k, s in scores.items()}, prompts=_small_parts(prompts[b]))
             for b, (e, (labels, scores)) in enumerate(zip(enc, maps))]
+
+def _small_parts(prompts):
+    "What can be kept of every case; copies, since a view would keep the whole batch."
+    small = {k: v.cpu().clone() for k, v in prompts._given().items() if k != 'dense'}
+    return replace(prompts, dense=None, **small) if small else None
 
 # %% ../../nbs/30_prompts.generators.ipynb #2211dc38
 def label_map(
@@ -127,8 +132,16 @@ class DrawnPrompts(PromptGenerator):
     @property
     def all_targets(self): return {d.label for lines in self.drawn.values() for d in lines}
 
-    def check(self, names): check_drawn(self.drawn, names, self.path)
-    def check_case(self, case): drawn_for(case, self.drawn, self.path)
+    def check(self, names):
+        self.drawn, self.unseen = check_drawn(self.drawn, names, self.path), set(names)
+        check_all_drawn(self.drawn, names, self.path)
+        self.whole = DrawnCheck(self.drawn, self.path)
+
+    def check_case(self, case):
+        self.whole.see(case)
+        if case.volume and not case.name.endswith(f'_z{len(case.volume.image) - 1:03d}'): return
+        self.unseen.discard(case.volume.name if case.volume else case.name)
+        if not self.unseen: self.whole.judge()
 
     def __call__(self, segmenter, encoded):
         if len(encoded) != 1: raise ValueError('drawn prompts differ in number from image to image; use batch=1')

@@ -172,4 +172,4 @@ def rebuilt_prompts(
 ) -> PromptGenerator:
     "A generator, put together again."
     try: return prompt_sources[parts['source']].build(parts['settings'], tensors, segmenter)
-    except (KeyError, TypeError, AttributeError): raise InputError(path, 'it does not say how its prompts are made (an older form, or damaged)', 'Train again, or use the package version that trained it') from None
+    except (KeyError, TypeError, AttributeError, ValueError): raise InputError(path, 'it does not say how its prompts are made (an older form, or damaged)', 'Train again, or use the package version that trained it') from None

@@ -7,7 +7,7 @@ __all__ = ['adam_l2', 'step_down', 'memory_loaders', 'seed_loader', 'EpochSeed',
            'Resume', 'EpochBar', 'fit_epochs']
 
 # %% ../../nbs/60_train.core.ipynb #9cffbd82
-import random, time
+import random, time, zipfile
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +80,13 @@ class InPrecision(nn.Module):
     def forward(self, *inputs):
         with mixed_precision(self.precision, inputs[0].device): return self.net(*inputs).float()
 
+# %% ../../nbs/60_train.core.ipynb #de3c3015
+def _read_whole(path):
+    "What torch has saved, every byte of it as it was written."
+    with zipfile.ZipFile(path) as z:
+        if z.testzip(): raise ValueError(f'{path} is damaged')
+    return torch.load(path, map_location='cpu', weights_only=True)
+
 # %% ../../nbs/60_train.core.ipynb #3f618506
 class Resume(Callback):
     "Save the state of training after each epoch and, if asked, go on from it."
@@ -96,9 +103,11 @@ class Resume(Callback):
 
     def _read(self):
         again = 'Delete it, or repeat the command that was interrupted'
-        try: state = torch.load(self.path, map_location='cpu', weights_only=True)
+        try:
+            state = _read_whole(self.path)
+            same = state['job'] == self.job
         except Exception: raise InputError(self.path, 'the state of the interrupted training cannot be read', again) from None  # a damaged pickle raises anything
-        if state['job'] != self.job: raise InputError(self.path, 'the interrupted training had other settings or data', again)
+        if not same: raise InputError(self.path, 'the interrupted training had other settings or data', again)
         return state
 
     def before_fit(self):

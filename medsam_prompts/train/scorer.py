@@ -209,25 +209,39 @@ def train_scorer(
 ) -> dict: # header of the model file
     "Learn to predict Dice and write the scorer to a model file; cases without a target are left out."
     cache, subject_of = EmbeddingCache(segmenter, prep), dict(zip(cases.names, cases.subjects))
+    data = _content(cache, cases)
+    job = fingerprint(data, cache.signature, recipe, seed)
+    if resume and learned is None and (done := _finished(out, job)): return done
     samples = scorer_set(segmenter, cache, cases, seed, recipe.levels, scorer_networks[recipe.network].see)
     subjects, names = sorted({subject_of[c] for c in samples.case}), list(dict.fromkeys(samples.case))
     if len(subjects) < 2: raise InputError('masks', f'{len(subjects)} subject with a target is not enough: another one has to validate', 'Give the masks of more subjects')
     held = set(np.random.default_rng(seed).permutation(subjects)[:max(1, len(subjects)//5)])
     states = [Path(f'{out}.state{k or ""}') for k in range(recipe.rounds + 1)]
-    for state in states:
-        if state != states[0]: samples = samples + _passed(segmenter, cache, cases, net, seed, recipe)
+    for k, state in enumerate(states):
+        if k: samples = samples + _passed(segmenter, cache, cases, net, seed, recipe)
         train, valid = (samples.where([(subject_of[c] in held) == v for c in samples.case]) for v in (False, True))
-        data = fingerprint(train.sha256, valid.sha256)
-        net, _, losses = fit_scorer(scorer_learner(train, valid, recipe, seed, segmenter.device), recipe, state, fingerprint(data, seed, recipe, segmenter.weights_sha256), resume)
-    judges = [c for c in cases if subject_of[c.name] in held and c.name in names]
+        net, _, losses = fit_scorer(scorer_learner(train, valid, recipe, seed, segmenter.device), recipe, state, fingerprint(job, k), resume)
+    judges = list(cases.where(lambda name, subject: subject in held and name in names))
     starts = (loose_starts(seed) if recipe.rounds else {}) | ({} if learned is None else dict(learned=lambda enc: learned(segmenter, enc)))
     settings = {k: _usual for k in loose_starts()} | {k: harmless_setting(_tried(segmenter, cache, judges, subject_of, net, recipe, begin, learned if k == 'learned' else None), ['three', 'starts', 'steps', 'overlap']) for k, begin in starts.items()}
-    header = dict(method='scorer', targets=[1], settings=settings, without_target=len(cases) - len(names), network=recipe.network, width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, training_set=dict(sha256=data, cases=names),
+    header = dict(method='scorer', targets=[1], settings=settings, without_target=len(cases) - len(names), network=recipe.network, width=recipe.width, prep=asdict(prep), recipe=asdict(recipe), seed=seed, job=job if learned is None else None, training_set=dict(sha256=data, cases=names),
                   validation=dict(loss=min(losses), r=float(np.corrcoef(predict_dice(net, valid), valid.dice)[0, 1]), masks=len(valid)))
     save_model(out, net.state_dict(), header, segmenter)
     for state in states: state.unlink(missing_ok=True)
     return header
 
+# %% ../../nbs/62_train.scorer.ipynb #741aeb93
+def _content(cache, cases):
+    "Fingerprint of images and masks. What a backbone answers to them is not in it: its last digits differ from device to device, and with the number of threads."
+    return fingerprint(*((c.name, cache.content(c), c.labels > 0) for c in cases))
+
+def _finished(out, job):
+    "The header of a model file that this very training has written already."
+    try: header, _ = read_model(out)
+    except InputError: return None
+    return header if header.get('job') == job else None
+
+# %% ../../nbs/62_train.scorer.ipynb #8211b500
 _usual = dict(margin=safe.margin, three=False, starts=1, steps=50, overlap=safe.overlap)
 _still = _usual | dict(margin=1.)
 overlaps = (safe.overlap, .8) # required IoU with the first mask, of which validation subjects choose [ours]
@@ -237,6 +251,7 @@ def _ways(prompts):
     yield from ((three, 1, 50) for three in (False, True)[:1 + (prompts.points is not None)])
     if prompts.sparse is not None: yield from ((False, 3, steps) for steps in (0, 16))
 
+# %% ../../nbs/62_train.scorer.ipynb #00a415d5
 def _tried(segmenter, cache, cases, subject_of, net, recipe, begin, learned=None):
     "What an evolution from a start gains in score and in Dice, with all safeguards but the margin: a line for each prompt and way; what a generator learned are alternatives."
     rows = []
@@ -257,6 +272,7 @@ def _passed(segmenter, cache, cases, net, seed, recipe):
     "Masks through which a scorer moves points and boxes."
     return ScorerSet.join([evolved_set(segmenter, cache, cases, begin, score_cases(net, segmenter, cache.prep), every=10, precision=recipe.precision, see=net.see, steps=20) for begin in loose_starts(seed).values()])
 
+# %% ../../nbs/62_train.scorer.ipynb #2990366b
 def load_scorer(
     path, # model file
     segmenter:Segmenter, # the backbone whose masks it will judge
@@ -266,9 +282,12 @@ def load_scorer(
     header, state = read_model(path)
     if header['method'] != 'scorer': raise InputError(path, f'a model of the method {header["method"]} judges no masks', 'Give a file that medsam-prompts train scorer wrote')
     check_backbone(header, segmenter, path)
-    if not {'prep', 'network', 'width', 'settings'} <= set(header) or header['network'] not in scorer_networks: raise InputError(path, 'its header does not describe a scorer', 'Use the package version that trained it')
+    try:
+        net = _network(ScorerRecipe(header['network'], width=header['width']), segmenter.embed_dim)
+        whole = header['network'] in scorer_networks and all(isinstance(v, int | float) for s in header['settings'].values() for v in s.values())
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError): whole = False  # a damaged width raises anything
+    if not whole or 'prep' not in header: raise InputError(path, 'its header does not describe a scorer', 'Use the package version that trained it')
     if header['prep'] != asdict(prep): raise InputError(path, f'it was trained with the preprocessing {header["prep"]}', 'Use a scorer with the preprocessing of the prompts')
-    net = _network(ScorerRecipe(header['network'], width=header['width']), segmenter.embed_dim)
     load_strict(net, state, path)
     net.settings = header['settings']
     return net.eval().requires_grad_(False).to(segmenter.device)

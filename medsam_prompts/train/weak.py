@@ -89,16 +89,16 @@ def weak_training_set(
     jitter:float=0., # see `jitter_boxes`
 ) -> tuple: # embeddings (n,C,e,e), boxes (n,M,K,4) in the input frame
     "All that training sees: embeddings and boxes of the images, then of their views."
-    n, embs = len(cases), None
-    placed = [None]*n*(views + 1)
+    n, placed = len(cases), [None]*len(cases)*(views + 1)
     bar = Progress('embedding', len(placed))
-    for i, (case, b) in enumerate(zip(cases, boxes)):
-        drawn = [jitter_boxes(k, jitter, _rng(case, m), case.size) for m, k in enumerate(_per_target(b))]
-        for view in range(views + 1):
-            emb, placed[view*n + i] = _seen(segmenter, cache, *_view(case, drawn, view, cache.prep.window))
-            if embs is None: embs = emb.new_empty(n*(views + 1), *emb.shape[1:]) # all at once: joined afterwards, they would be held twice
-            embs[view*n + i] = emb[0]
-            bar.step()
+    def rows():
+        for i, (case, b) in enumerate(zip(cases, boxes)):
+            drawn = [jitter_boxes(k, jitter, _rng(case, m), case.size) for m, k in enumerate(_per_target(b))]
+            for view in range(views + 1):
+                emb, placed[view*n + i] = _seen(segmenter, cache, *_view(case, drawn, view, cache.prep.window))
+                bar.step()
+                yield emb
+    embs = stack_rows(rows(), len(placed), place=lambda m: m%(views + 1)*n + m//(views + 1))
     bar.close()
     return embs, stack_boxes(placed)
 
@@ -334,6 +334,7 @@ class SideBySide:
     "Loaders that advance together; tensors are stacked along a second axis."
     def __init__(self, loaders): store_attr(); self.device = loaders[0].device
     def __len__(self): return len(self.loaders[0])
+    def one_batch(self): return next(iter(self))
     def __iter__(self):
         for batches in zip(*self.loaders): yield tuple(torch.stack(o, 1) if i == 0 else torch.cat(o, 1) for i, o in enumerate(zip(*batches)))
 

@@ -1633,7 +1633,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'medsam_prompts/pipeline.py'),
                                          'medsam_prompts.pipeline.predict_folder': ( 'pipeline.html#predict_folder',
                                                                                      'medsam_prompts/pipeline.py'),
-                                         'medsam_prompts.pipeline.prep_of': ('pipeline.html#prep_of', 'medsam_prompts/pipeline.py'),
                                          'medsam_prompts.pipeline.save_weak': ('pipeline.html#save_weak', 'medsam_prompts/pipeline.py'),
                                          'medsam_prompts.pipeline.train_weak': ('pipeline.html#train_weak', 'medsam_prompts/pipeline.py'),
                                          'medsam_prompts.pipeline.training_scores': ( 'pipeline.html#training_scores',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['boxes_from_csv', 'boxes_from_masks', 'train_weak', 'save_weak', 'one_part_each', 'training_scores', 'low_scores',
-           'usual_cleaning', 'backbone_of', 'prep_of', 'encode_of', 'load_generator', 'predict_folder']
+           'usual_cleaning', 'backbone_of', 'encode_of', 'load_generator', 'predict_folder']
 
 # %% ../nbs/77_pipeline.ipynb #2dc27dc8
 from contextlib import contextmanager
@@ -184,13 +184,6 @@ def backbone_of(
     return segmenter
 
 # %% ../nbs/77_pipeline.ipynb #324ad1ff
-def prep_of(
-    header:dict, # of a model file
-    path, # the model file, named in the error
-) -> Prep:
-    "How the images of a training were prepared."
-    return _from_header(lambda: Prep(**header['prep']), path)
-
 def encode_of(
     header:dict, # of a model file
     path, # the model file, named in the error

@@ -7,7 +7,7 @@ __all__ = ['image_suffixes', 'stem', 'read_case', 'read_labels', 'write_mask', '
            'window_modes', 'ct_windows', 'few_levels', 'grey_levels', 'limits', 'in_hounsfield', 'picture_suffixes',
            'nifti_suffixes', 'itk_suffixes', 'pages', 'Source', 'ask_inverted', 'one_channel']
 
-# %% ../../nbs/10_data.readers.ipynb #025bf0e2
+# %% ../../nbs/10_data.readers.ipynb #d77e3314
 import os, re, unicodedata
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from .volumefiles import *
 from .dicom import *
 from .masks import *
 
-# %% ../../nbs/10_data.readers.ipynb #fd7e9a11
+# %% ../../nbs/10_data.readers.ipynb #e401f225
 _all_ = ['Case', 'Geometry', 'window_modes', 'ct_windows', 'few_levels', 'grey_levels', 'limits', 'in_hounsfield', 'picture_suffixes', 'nifti_suffixes',
          'itk_suffixes', 'pages', 'Source', 'ask_inverted', 'one_channel']
 
-# %% ../../nbs/10_data.readers.ipynb #9d083b71
+# %% ../../nbs/10_data.readers.ipynb #43ce06b1
 image_suffixes = picture_suffixes + nifti_suffixes + itk_suffixes + dicom_suffixes
 
 def stem(
@@ -34,7 +34,7 @@ def stem(
     name = unicodedata.normalize('NFC', re.split(r'[\\/]', str(path).rstrip('\\/'))[-1])
     return next((name[:-len(s)] for s in sorted(image_suffixes, key=len, reverse=True) if name.lower().endswith(s)), name)
 
-# %% ../../nbs/10_data.readers.ipynb #490c7029
+# %% ../../nbs/10_data.readers.ipynb #c2da6674
 def _read_pixels(path):
     "Pixels as in the file, geometry or None, and header facts."
     if isinstance(path, Source) and path.files: return read_series(path)
@@ -56,7 +56,7 @@ def _only_volume(folder):
     what = ', '.join(f'{n}: {w}' for n, w in list(why.items())[:3])
     raise InputError(folder, f'the folder holds {len(volumes)} DICOM volumes and {len(found) - len(volumes)} pictures' + f' ({what})'*bool(what), 'Name one of its files, or give each series a folder of its own')
 
-# %% ../../nbs/10_data.readers.ipynb #4ef33948
+# %% ../../nbs/10_data.readers.ipynb #708b69f0
 def read_case(
     path, # picture, NIfTI, MHD, NRRD or DICOM file, a folder of DICOM slices, or what `list_images` names
     mask=None, # file with the labels of the same grid
@@ -80,7 +80,7 @@ def _finite(a):
     low, high = (a[there].min(), a[there].max()) if there.any() else (0, 0)
     return np.nan_to_num(a, nan=0, posinf=high, neginf=low)
 
-# %% ../../nbs/10_data.readers.ipynb #ab2f7ec2
+# %% ../../nbs/10_data.readers.ipynb #d8528a4c
 def read_labels(
     path, # mask file
     case:Case|None=None, # the image it belongs to; its grid is enforced
@@ -106,7 +106,7 @@ def _mask_pixels(path):
     if geo is None and a.ndim == 3: raise InputError(path, 'the mask is a colour picture', 'Save it with one channel: 0 background, 255 or label values')
     return a, geo
 
-# %% ../../nbs/10_data.readers.ipynb #ed637fd2
+# %% ../../nbs/10_data.readers.ipynb #3553f104
 def write_mask(
     folder, # where to
     case:Case, # the case that was segmented
@@ -139,7 +139,7 @@ def _mask_header(header):
     header['cal_max'] = header['cal_min'] = 0
     return header
 
-# %% ../../nbs/10_data.readers.ipynb #8c64393d
+# %% ../../nbs/10_data.readers.ipynb #fc527208
 _litter = {'thumbs.db', 'desktop.ini', '__macosx', 'lost+found', '@eadir', 'ehthumbs.db', 'dicomdir', 'lockfile', 'version'}
 _companions = ('.raw', '.zraw', '.img', '.img.gz', '.raw.gz', '.csv', '.json', '.txt', '.md', '.yaml', '.yml', '.xlsx', '.pdf', '.bval', '.bvec', '.html', '.zip', '.log')
 
@@ -164,7 +164,7 @@ def _joined(folder, here, name):
     "Name of a file below a folder: its folders in front."
     return '_'.join([*(unicodedata.normalize('NFC', p) for p in here.relative_to(folder).parts), name])
 
-# %% ../../nbs/10_data.readers.ipynb #e1feb268
+# %% ../../nbs/10_data.readers.ipynb #d54bfcfe
 def _dicom_below(here, name, files=None, alone=None):
     "Cases of the DICOM files of one folder, and why the rest is none."
     files = [p for p in files or sorted(here.iterdir()) if p.is_file() and not _hidden(p) and not _plain(p) and is_dicom(p)]
@@ -186,7 +186,7 @@ def _why_not(p):
     if _is_text_link(p): return 'a link that was copied as text'
     return None if p.name.lower().endswith(_companions) else 'this type of file is not read'
 
-# %% ../../nbs/10_data.readers.ipynb #03713d0e
+# %% ../../nbs/10_data.readers.ipynb #411b76d1
 def _found(folder, without=None):
     "name -> path or `Source`, and file or folder name -> why it is no case of its own."
     folder, without = Path(folder).absolute(), without and Path(without).resolve()
@@ -204,7 +204,7 @@ def _found(folder, without=None):
         why.update(more, **{p.name: w for p in files if p.name not in read and (w := _why_not(p))})
     return cases, why
 
-# %% ../../nbs/10_data.readers.ipynb #34caf0b1
+# %% ../../nbs/10_data.readers.ipynb #7e65c8a7
 class ImageList(dict):
     "name -> path or `Source`, for `read_case`, sorted by name; `why` says of files and folders why they are no case of their own."
     def __init__(self, found, why):
@@ -226,6 +226,8 @@ def list_images(
     if not found: raise InputError(folder, 'the folder holds no image' + f'; there is {listed}'*bool(lost), f'Use files of type {", ".join(image_suffixes)}')
     _check_twice(sorted(found, key=lambda item: item[0]))
     if lost: say(f'{len(lost)} {"file is" if len(lost) == 1 else "files are"} left out: {listed}', folder)
+    below = [n for n, p in images.items() if isinstance(p, Source) and not p.files]
+    if below: say(f'{len(below)} images lie in sub-folders and are named after both (first: {below[0]})', folder)
     return images
 
 def _check_twice(found):

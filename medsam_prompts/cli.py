@@ -746,7 +746,7 @@ def main(
     a = _parser().parse_args(_tied(sys.argv[1:] if argv is None else argv))
     import warnings
     warnings.filterwarnings('ignore', category=FutureWarning)
-    from medsam_prompts.core import hide_gpus, InputError, keep_words, say_rest, set_quiet
+    from medsam_prompts.core import forget_words, hide_gpus, InputError, keep_words, say_rest, set_quiet
     set_quiet(a.quiet)
     keep_words()
     try:
@@ -760,12 +760,11 @@ def main(
     except BrokenPipeError: return _unheard()
     except OSError as e: return _ended(_about_disk(e), 2)
     except KeyboardInterrupt: return _ended(f'interrupted. {_how_to_go_on(a)}.', 130)
+    finally: forget_words()
     return 0
 
 # %% ../nbs/80_cli.ipynb #e6cef7ac
 def _ended(why, code):
-    from medsam_prompts.core import forget_words
-    forget_words()
     print(f'medsam-prompts: {why}', file=sys.stderr)
     return code
 

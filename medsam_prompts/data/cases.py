@@ -25,11 +25,11 @@ class Case:
     spacing_mm:tuple|None=None # mm per voxel for y,x or z,y,x; None where unknown
     subject:str|None=None # patient; the unit of every split
     modality:str|None=None # CT, MR, US, .. where the file says so
-    hounsfield:bool|None=None # whether CT numbers are Hounsfield units; None: the file does not say
     grey_range:tuple|None=None # (low, high) to show as black and white where the data set knows better than `window`
     volume:'Case|None'=None # the volume that a slice was cut from
     geometry:'Geometry|None'=None # how the arrays lie in the file; None for plain 2-D images
     path:Path|None=None # the file
+    hounsfield:bool|None=None # whether CT numbers are Hounsfield units; None: the file does not say
     _windows:dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self): self.subject = self.subject or self.name
@@ -170,11 +170,13 @@ def _window(case, mode):
 # %% ../../nbs/08_data.cases.ipynb #d75cd836
 def _auto_window(case):
     if case.image.dtype == np.uint8: return 0., 255.
+    usual = _percentiles(case.image, nonzero=True)
     if in_hounsfield(case):
-        if grey_levels(_sample(case.image), *ct_windows['soft']) >= few_levels: return ct_windows['soft']
+        seen, more = (grey_levels(_sample(case.image), *w) for w in (ct_windows['soft'], usual))
+        if seen >= few_levels or more <= seen: return ct_windows['soft']
         say('the soft-tissue window shows next to nothing of it, so the window is 0.5 to 99.5 % of its values. '
             'Give --window bone, lung, brain or LOW,HIGH for another', case.path or case.name)
-    return _percentiles(case.image, nonzero=True)
+    return usual
 
 def _percentiles(a, nonzero):
     kept = a[a != 0] if nonzero and (a != 0).any() else a

@@ -37,7 +37,8 @@ class Case:
     def size(self) -> tuple: return self.image.shape[1:3] if self.axes == 'zyx' else self.image.shape[:2]
     def __repr__(self):
         labels = '' if self.labels is None else f', labels {np.unique(self.labels).tolist()}'
-        spacing = 'spacing unknown' if self.spacing_mm is None else ' x '.join(f'{s:.3g}' for s in self.spacing_mm) + ' mm'
+        spacing = 'spacing unknown'
+        if self.spacing_mm is not None: spacing = ' x '.join(f'{s:.3g}' for s in self.spacing_mm) + ' mm'
         return f'Case({self.name}: {self.axes} {self.image.shape} {self.image.dtype}, {spacing}{labels})'
 
 # %% ../../nbs/08_data.cases.ipynb #1b431234
@@ -121,8 +122,10 @@ def plane_to_file(self:Geometry,
 def slices(self:Case) -> list: # of 2-D cases; a 2-D case gives itself
     "Cut a volume into 2-D cases along its slice axis."
     if self.axes != 'zyx': return [self]
-    return [replace(self, _windows={}, image=self.image[z], name=f'{self.name}_z{z:03d}', axes='yx', spacing_mm=self.spacing_mm and self.spacing_mm[1:],
-                    labels=None if self.labels is None else self.labels[z], volume=self) for z in range(len(self.image))]
+    shared = dict(axes='yx', spacing_mm=self.spacing_mm and self.spacing_mm[1:], volume=self)
+    labels = [None]*len(self.image) if self.labels is None else self.labels
+    return [replace(self, _windows={}, image=image, name=f'{self.name}_z{z:03d}', labels=labels[z], **shared)
+            for z, image in enumerate(self.image)]
 
 # %% ../../nbs/08_data.cases.ipynb #0a593170
 ct_windows = dict(soft=(-160., 240.), lung=(-1350., 150.), bone=(-450., 1050.), brain=(0., 80.))
@@ -200,4 +203,5 @@ def limits(
     try: low, high = (float(v) for v in text.split(','))
     except ValueError: low = high = np.nan
     if np.isfinite([low, high]).all() and low < high: return low, high
-    raise InputError(f'--window {text}', 'there is no such window', f'Choose one of {", ".join(window_modes)}, or give LOW,HIGH')
+    remedy = f'Choose one of {", ".join(window_modes)}, or give LOW,HIGH'
+    raise InputError(f'--window {text}', 'there is no such window', remedy)

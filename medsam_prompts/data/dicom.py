@@ -32,30 +32,41 @@ def is_dicom(
 
 # %% ../../nbs/08c_data.dicom.ipynb #50bd4a11
 no_pictures = {
-    'Media Storage Directory': 'a DICOMDIR: a table of contents', 'SR Storage': 'a structured report', 'Key Object Selection': 'a key object selection',
-    'RT Structure Set': 'a set of contours (RTSTRUCT)', 'RT Dose': 'a dose distribution (RTDOSE)', 'RT Plan': 'a treatment plan (RTPLAN)',
-    'RT Ion Plan': 'a treatment plan (RTPLAN)', 'RT Beams': 'a treatment record', 'RT Treatment': 'a treatment record', 'Presentation State': 'a presentation state',
-    'Surface Segmentation': 'a surface', 'Segmentation Storage': 'a segmentation (DICOM SEG)', 'Parametric Map': 'a parametric map',
-    'Encapsulated': 'an enclosed document', 'Waveform': 'a waveform', 'ECG': 'a waveform', 'Registration': 'a registration', 'Fiducials': 'a list of landmarks',
-    'Spectroscopy': 'spectra', 'Raw Data': 'raw data', 'Real World Value': 'a table of units', 'Tractography': 'fibre tracts', 'Whole Slide': 'tiles of a whole slide',
+    'Media Storage Directory': 'a DICOMDIR: a table of contents', 'SR Storage': 'a structured report',
+    'Key Object Selection': 'a key object selection', 'RT Structure Set': 'a set of contours (RTSTRUCT)',
+    'RT Dose': 'a dose distribution (RTDOSE)', 'RT Plan': 'a treatment plan (RTPLAN)',
+    'RT Ion Plan': 'a treatment plan (RTPLAN)', 'RT Beams': 'a treatment record',
+    'RT Treatment': 'a treatment record', 'Presentation State': 'a presentation state',
+    'Surface Segmentation': 'a surface', 'Segmentation Storage': 'a segmentation (DICOM SEG)',
+    'Parametric Map': 'a parametric map', 'Encapsulated': 'an enclosed document', 'Waveform': 'a waveform',
+    'ECG': 'a waveform', 'Registration': 'a registration', 'Fiducials': 'a list of landmarks',
+    'Spectroscopy': 'spectra', 'Raw Data': 'raw data', 'Real World Value': 'a table of units',
+    'Tractography': 'fibre tracts', 'Whole Slide': 'tiles of a whole slide',
 }
-_modalities = dict(SR='a structured report', RTSTRUCT='a set of contours (RTSTRUCT)', RTDOSE='a dose distribution (RTDOSE)', RTPLAN='a treatment plan (RTPLAN)',
-                   PR='a presentation state', SEG='a segmentation (DICOM SEG)', KO='a key object selection', REG='a registration', DOC='an enclosed document')
+_modalities = dict(
+    SR='a structured report', RTSTRUCT='a set of contours (RTSTRUCT)', RTDOSE='a dose distribution (RTDOSE)',
+    RTPLAN='a treatment plan (RTPLAN)', PR='a presentation state', SEG='a segmentation (DICOM SEG)',
+    KO='a key object selection', REG='a registration', DOC='an enclosed document'
+)
 
+# %% ../../nbs/08c_data.dicom.ipynb #c3cddfd9
 def no_picture(
     hdr, # `Header`
 ) -> str|None: # what the file is instead
     "What a DICOM file is where it holds no picture."
-    what = next((what for word, what in no_pictures.items() if word in hdr.kind), None) or _modalities.get(hdr.modality)
+    by_kind = next((what for word, what in no_pictures.items() if word in hdr.kind), None)
+    what = by_kind or _modalities.get(hdr.modality)
     if what: return what
     return None if hdr.rows and hdr.columns else f'a file without pixels ({hdr.kind or "of unknown kind"})'
 
 # %% ../../nbs/08c_data.dicom.ipynb #ebf29ff4
-_phase_tags = ('TemporalPositionIdentifier AcquisitionNumber EchoNumbers EchoTime TriggerTime DiffusionBValue InversionTime ImageType '
-               'AcquisitionTime').split()
-header_tags = ('SOPClassUID SOPInstanceUID SeriesInstanceUID SeriesNumber PatientID Modality Rows Columns SamplesPerPixel NumberOfFrames '
-               'PixelSpacing ImagerPixelSpacing ImagePositionPatient ImageOrientationPatient RescaleSlope RescaleIntercept').split() + _phase_tags
+_phase_tags = ('TemporalPositionIdentifier AcquisitionNumber EchoNumbers EchoTime TriggerTime DiffusionBValue '
+               'InversionTime ImageType AcquisitionTime').split()
+header_tags = ('SOPClassUID SOPInstanceUID SeriesInstanceUID SeriesNumber PatientID Modality '
+               'Rows Columns SamplesPerPixel NumberOfFrames PixelSpacing ImagerPixelSpacing '
+               'ImagePositionPatient ImageOrientationPatient RescaleSlope RescaleIntercept').split() + _phase_tags
 
+# %% ../../nbs/08c_data.dicom.ipynb #875416b5
 @dataclass(frozen=True)
 class Header:
     "What a DICOM header says of its pixels, checked."
@@ -126,9 +137,10 @@ def _stored(ds):
     if ds.SamplesPerPixel != 1 or a.dtype.kind == 'f': return a
     bits, spare = ds.BitsStored, ds.BitsAllocated - ds.BitsStored
     if spare: a = (a << spare) >> spare
-    if ds.PhotometricInterpretation == 'MONOCHROME1': a = (-1 if a.dtype.kind == 'i' else 2**bits - 1) - a.astype(a.dtype)
-    return a
+    if ds.PhotometricInterpretation != 'MONOCHROME1': return a
+    return (-1 if a.dtype.kind == 'i' else 2**bits - 1) - a.astype(a.dtype)
 
+# %% ../../nbs/08c_data.dicom.ipynb #61f7e0d6
 def rescaled(
     a:np.ndarray, # stored numbers
     slope:float,
@@ -139,13 +151,20 @@ def rescaled(
     if (slope, intercept) == (1, 0) or not a.size: return a
     if a.dtype.kind == 'f' or slope % 1 or intercept % 1: return (a*float(slope) + intercept).astype(np.float32)
     ends = sorted(int(v)*int(slope) + int(intercept) for v in (a.min(), a.max()))
-    a = a.astype(next(t for t in (np.int16, np.int32, np.int64) if np.iinfo(t).min <= ends[0] and ends[1] <= np.iinfo(t).max))
+    a = a.astype(_holding(*ends))
     if slope != 1: a *= int(slope)
     a += int(intercept)
     return a
 
+def _holding(low, high):
+    "The smallest signed integers that hold both ends."
+    return next(t for t in (np.int16, np.int32, np.int64) if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+
 # %% ../../nbs/08c_data.dicom.ipynb #b9a0a27a
-_packed_with = {'JPEG 2000': 'pylibjpeg-openjpeg', 'High-Throughput': 'pylibjpeg-openjpeg', 'JPEG-LS': 'pyjpegls', 'JPEG': 'pylibjpeg-libjpeg', 'RLE': 'pylibjpeg-rle'}
+_packed_with = {
+    'JPEG 2000': 'pylibjpeg-openjpeg', 'High-Throughput': 'pylibjpeg-openjpeg', 'JPEG-LS': 'pyjpegls',
+    'JPEG': 'pylibjpeg-libjpeg', 'RLE': 'pylibjpeg-rle',
+}
 
 def decoded(
     path, # DICOM file
@@ -158,12 +177,13 @@ def decoded(
             if a is None: a = rescaled(ds.pixel_array, *_slope(ds))
     except Exception as e: raise _undecoded(path, e) from None
     if not a.size: raise InputError(path, 'the file holds no frames', 'Copy it again')
-    if a.ndim == 2 or a.ndim == 3 and ds.get('SamplesPerPixel', 1) > 1 and a.shape[-1] in (3, 4): a = a[None]
-    return a
+    one_colour = a.ndim == 3 and ds.get('SamplesPerPixel', 1) > 1 and a.shape[-1] in (3, 4)
+    return a[None] if a.ndim == 2 or one_colour else a
 
 def _is_native(ds):
     syntax = getattr(ds, 'file_meta', {}).get('TransferSyntaxUID')
-    return bool(syntax) and not syntax.is_compressed and ds.get('PhotometricInterpretation') in ('MONOCHROME1', 'MONOCHROME2', 'RGB')
+    if not syntax or syntax.is_compressed: return False
+    return ds.get('PhotometricInterpretation') in ('MONOCHROME1', 'MONOCHROME2', 'RGB')
 
 def _slope(ds): return float(ds.get('RescaleSlope') or 1), float(ds.get('RescaleIntercept') or 0)
 
@@ -187,9 +207,10 @@ def _frame_slopes(ds):
 
 def _in_group(ds, k, sequence):
     "The functional group of a frame: its own, or the one that all share."
-    for groups in (ds.get('PerFrameFunctionalGroupsSequence') or ())[k:k + 1], ds.get('SharedFunctionalGroupsSequence') or ():
-        for g in groups:
-            if g.get(sequence): return g[sequence][0]
+    own = (ds.get('PerFrameFunctionalGroupsSequence') or ())[k:k + 1]
+    shared = ds.get('SharedFunctionalGroupsSequence') or ()
+    for g in (*own, *shared):
+        if g.get(sequence): return g[sequence][0]
 
 # %% ../../nbs/08c_data.dicom.ipynb #b67ae5e8
 def _gdcm(path):
@@ -208,7 +229,8 @@ def _undecoded(path, e):
     if not _has_pixels(ds): return InputError(path, 'the file has no pixel data', 'Copy it again, or leave it out')
     if not syntax or not syntax.is_compressed or syntax.is_deflated: return unreadable(path, e)
     package = next((p for word, p in _packed_with.items() if word in syntax.name), 'pylibjpeg')
-    return InputError(path, f'its pixels are compressed as {syntax.name}, and could not be decoded', f'Copy it again, install {package}, or save it uncompressed')
+    problem = f'its pixels are compressed as {syntax.name}, and could not be decoded'
+    return InputError(path, problem, f'Copy it again, install {package}, or save it uncompressed')
 
 def _has_pixels(ds):
     try: return any(len(ds[k].value or b'') for k in ('PixelData', 'FloatPixelData', 'DoubleFloatPixelData') if k in ds)
@@ -223,9 +245,12 @@ def header_facts(
     "What a header says of its pictures; raises `InputError` where a CT has values that none can have."
     low = a.min() if hdr.modality == 'CT' else 0
     lost = hdr.modality == 'CT' and not hdr.intercept and low >= 0 and hdr.frames == 1
-    if lost: say('a CT without a rescale intercept, so its numbers are no Hounsfield units; the window is 0.5 to 99.5 % of its values', path)
+    if lost:
+        say('a CT without a rescale intercept, so its numbers are no Hounsfield units; '
+            'the window is 0.5 to 99.5 % of its values', path)
     if low < -5000 and len(np.unique(a[a < -5000])) > 8:
-        raise InputError(path, f'a CT with values from {low:g} to {a.max():g}: its pixels were not decoded right', 'Save it again, uncompressed')
+        problem = f'a CT with values from {low:g} to {a.max():g}: its pixels were not decoded right'
+        raise InputError(path, problem, 'Save it again, uncompressed')
     return dict(modality=hdr.modality, subject=hdr.subject, hounsfield=False if lost else None)
 
 # %% ../../nbs/08c_data.dicom.ipynb #37eaef98
@@ -239,7 +264,8 @@ def read_dicom(
     facts = dict(spacing_mm=hdr.spacing, **header_facts(hdr, path, frames))
     if len(frames) == 1: return one_channel(frames[0]), None, facts
     if frames.ndim == 4 and not (frames[..., :1] == frames).all():
-        raise InputError(path, f'the file is a loop of {len(frames)} colour frames', 'Save the frames to segment as pictures')
+        problem = f'the file is a loop of {len(frames)} colour frames'
+        raise InputError(path, problem, 'Save the frames to segment as pictures')
     frames = frames[..., 0] if frames.ndim == 4 else frames
     order, affine = _frame_places(path, len(frames))
     if affine is None: voxels, geo = frames.transpose(2, 1, 0), _loop_geometry(path, frames)
@@ -250,15 +276,18 @@ def read_dicom(
 def _frame_places(path, n):
     "Order of an enhanced file's frames along their normal, and the affine; None where frames have no positions."
     with hushed(): ds = dataset(path, stop_before_pixels=True)
-    groups = [[_in_group(ds, k, s) for s in ('PlanePositionSequence', 'PlaneOrientationSequence', 'PixelMeasuresSequence')] for k in range(n)]
+    names = ('PlanePositionSequence', 'PlaneOrientationSequence', 'PixelMeasuresSequence')
+    groups = [[_in_group(ds, k, name) for name in names] for k in range(n)]
     if any(g is None for per in groups for g in per): return None, None
     at = np.array([p.ImagePositionPatient for p, _, _ in groups], float)
     turned = np.array([o.ImageOrientationPatient for _, o, _ in groups], float)
     if np.abs(turned - turned[0]).max() > .01:
         raise InputError(path, 'its frames have several orientations (stacks)', 'Save each stack as a file of its own')
     order = np.argsort(at @ _normal(turned[0]), kind='stable')
-    return order, slice_affine(at[order], turned[0], [float(s) for s in groups[0][2].PixelSpacing], path, [f'frame {k + 1}' for k in order])
+    spacing = [float(s) for s in groups[0][2].PixelSpacing]
+    return order, slice_affine(at[order], turned[0], spacing, path, [f'frame {k + 1}' for k in order])
 
+# %% ../../nbs/08c_data.dicom.ipynb #11017b01
 def _normal(orientation): return np.cross(orientation[:3], orientation[3:])
 
 def _loop_geometry(path, frames):
@@ -289,22 +318,29 @@ def slice_affine(
     columns = np.stack([orientation[:3]*spacing[1], orientation[3:]*spacing[0], step, at[0]], 1)
     return np.vstack([np.diag([-1., -1, 1]) @ columns, [0, 0, 0, 1]])
 
+# %% ../../nbs/08c_data.dicom.ipynb #be353255
 def _check_steps(steps, source, names):
     usual, k = np.sort(steps)[(len(steps) - 1)//2], int(np.argmax(steps))
     if steps.max() > 1.5*usual:
-        raise InputError(source, f'slices are missing after {names[k]} (a gap of {steps[k]:.3g} mm, usually {usual:.3g})', 'Copy the whole series')
+        problem = f'slices are missing after {names[k]} (a gap of {steps[k]:.3g} mm, usually {usual:.3g})'
+        raise InputError(source, problem, 'Copy the whole series')
     if steps.min() < .67*usual:
         k = int(np.argmin(steps))
-        raise InputError(source, f'{names[k]} and {names[k + 1]} are only {steps[k]:.3g} mm apart, others {usual:.3g}', 'Leave the slices out that do not belong')
-    if np.ptp(steps) > .05*usual: say(f'slices are {steps.min():.3g} to {steps.max():.3g} mm apart; the mask is written as if all were {steps.mean():.3g}', source)
+        problem = f'{names[k]} and {names[k + 1]} are only {steps[k]:.3g} mm apart, others {usual:.3g}'
+        raise InputError(source, problem, 'Leave the slices out that do not belong')
+    if np.ptp(steps) > .05*usual:
+        say(f'slices are {steps.min():.3g} to {steps.max():.3g} mm apart; '
+            f'the mask is written as if all were {steps.mean():.3g}', source)
 
 # %% ../../nbs/08c_data.dicom.ipynb #6bb4abbb
 def _check_line(at, step, normal, source):
     "Shifts of slices against each other: a steady one is a gantry tilt, any other is refused."
     off = at - at[0] - np.arange(len(at))[:, None]*step
     across = off - np.outer(off @ normal, normal)
-    if np.abs(across).max(initial=0) > 2:
-        raise InputError(source, f'slices are shifted against each other by up to {np.abs(across).max():.3g} mm, not steadily', 'Resample the series, or give each part a folder of its own')
+    shift = np.abs(across).max(initial=0)
+    if shift > 2:
+        problem = f'slices are shifted against each other by up to {shift:.3g} mm, not steadily'
+        raise InputError(source, problem, 'Resample the series, or give each part a folder of its own')
     along = step @ normal
     angle = np.degrees(np.arctan2(np.linalg.norm(step - along*normal), abs(along)))
     if angle > .5: say(f'the gantry was tilted by {angle:.0f} degrees; the mask is written with the same shear', source)
@@ -321,6 +357,7 @@ class Source:
     def __str__(self): return str(self.path)
     def __fspath__(self): return str(self.path)
 
+# %% ../../nbs/08c_data.dicom.ipynb #f3425d60
 def read_series(
     series:Source, # of slices
 ) -> tuple: # voxels as in the file, `Geometry`, header facts
@@ -353,10 +390,13 @@ def dicom_cases(
     cases, why, stacks, singles = {}, {}, [], []
     headers = {p: dicom_header(p) for p in files}
     for group in _groups(headers, why): (stacks if len(group) > 1 else singles).append(group)
-    for group, label in zip(stacks, _labels(stacks, headers, name)): _add_volumes(cases, why, group, headers, folder, label)
+    labels = _labels(stacks, headers, name)
+    for group, label in zip(stacks, labels): _add_volumes(cases, why, group, headers, folder, label)
     for p, in singles: cases[alone if alone and len(headers) == 1 else _stem(p)] = p
-    if stacks: why.update({_stem(p): f'it is a series of its own beside {_labels(stacks, headers, name)[0]}' for p, in singles})
-    if len(cases) > 1 and stacks and name not in cases: why[name] = f'the folder holds {len(cases)} volumes and pictures ({_few(cases)}), since series or positions differ'
+    if stacks: why.update({_stem(p): f'it is a series of its own beside {labels[0]}' for p, in singles})
+    if len(cases) > 1 and stacks and name not in cases:
+        holds = f'{len(cases)} volumes and pictures ({_few(cases)})'
+        why[name] = f'the folder holds {holds}, since series or positions differ'
     return cases, why
 
 def _stem(p): return p.name[:-len(p.suffix)] if p.name.lower().endswith(dicom_suffixes) else p.name
@@ -398,8 +438,11 @@ def _add_volumes(cases, why, group, headers, folder, label):
     "The volume of a group, or one for each phase."
     _check_copies(group, headers, folder)
     phases = _phases(group, headers, folder)
-    for k, part in enumerate(phases): cases[n] = _series(part, headers, folder, n := f'{label}_phase{k + 1}' if len(phases) > 1 else label)
-    if len(phases) > 1: why[label] = f'each position occurs {len(phases)} times, so it is {len(phases)} volumes ({label}_phase1, ..)'
+    n = len(phases)
+    for k, part in enumerate(phases):
+        name = f'{label}_phase{k + 1}' if n > 1 else label
+        cases[name] = _series(part, headers, folder, name)
+    if n > 1: why[label] = f'each position occurs {n} times, so it is {n} volumes ({label}_phase1, ..)'
     for p in group: why[p.name] = f'it is a slice of the volume {label}'
 
 # %% ../../nbs/08c_data.dicom.ipynb #4f61de1f
@@ -417,7 +460,9 @@ def _check_copies(group, headers, folder):
     by_uid = defaultdict(list)
     for p in group: by_uid[headers[p].uid or str(p)].append(p.name)
     twice = next((names for names in by_uid.values() if len(names) > 1), None)
-    if twice: raise InputError(folder, f'{twice[0]} and {twice[1]} are the same slice (one SOPInstanceUID), at one position', 'Leave one of them out')
+    if not twice: return
+    problem = f'{twice[0]} and {twice[1]} are the same slice (one SOPInstanceUID), at one position'
+    raise InputError(folder, problem, 'Leave one of them out')
 
 # %% ../../nbs/08c_data.dicom.ipynb #efa13655
 def _phases(group, headers, folder):
@@ -427,7 +472,18 @@ def _phases(group, headers, folder):
     if times == 1: return [group]
     if set(places.values()) == {times}:
         for k in range(len(_phase_tags)):
-            parts = defaultdict(list)
-            for p in group: parts[headers[p].phase[k]].append(p)
-            if len(parts) == times and all(len({round(_place(headers[p]), 2) for p in part}) == len(places) for part in parts.values()): return list(parts.values())
-    raise InputError(folder, f'positions repeat: {len(group)} slices lie at {len(places)} positions, and no tag tells phases or echoes apart', 'Give each volume a folder of its own')
+            parts = _parted(group, headers, k)
+            if len(parts) == times and all(_positions(part, headers) == len(places) for part in parts): return parts
+    lie = f'{len(group)} slices lie at {len(places)} positions'
+    problem = f'positions repeat: {lie}, and no tag tells phases or echoes apart'
+    raise InputError(folder, problem, 'Give each volume a folder of its own')
+
+def _positions(files, headers):
+    "How many positions files take."
+    return len({round(_place(headers[p]), 2) for p in files})
+
+def _parted(group, headers, k):
+    "Files by the value of the k-th phase tag."
+    parts = defaultdict(list)
+    for p in group: parts[headers[p].phase[k]].append(p)
+    return list(parts.values())

@@ -15,6 +15,11 @@ from .cases import *
 from .pictures import *
 
 # %% ../../nbs/09_data.masks.ipynb #9668ad06
+_mask_modes = ('L', 'I', 'F', 'I;16', 'I;16B', 'RGB', 'RGBA', 'LA')
+_one_channel_mask = 'Save it with one channel: 0 background, 255 or label values'
+
+def _colour_mode(im): return 'RGB' if im.info.get('transparency') is None else 'RGBA'
+
 def mask_picture(
     path, # png, tif, bmp, ..
 ) -> np.ndarray: # (H,W) values as in the file
@@ -22,20 +27,22 @@ def mask_picture(
     if (floats := opencv_tiff(path)) is not None: return floats
     with opened(path) as im:
         if im.mode == 'P' and (indices := _indices(path, im)) is not None: return indices
-        a = np.array(im if im.mode in ('L', 'I', 'F', 'I;16', 'I;16B', 'RGB', 'RGBA', 'LA') else im.convert('RGBA' if im.info.get('transparency') is not None else 'RGB'))
+        a = np.array(im if im.mode in _mask_modes else im.convert(_colour_mode(im)))
     if a.dtype == bool: a = a.astype(np.uint8)
     if a.ndim == 3 and a.shape[-1] in (2, 4): a = _without_alpha(path, a)
     a = one_channel(a)
     if a.ndim == 3 and np.ptp(a.astype(int), axis=-1).max() <= 24: a = a[..., 1]  # grey but for what JPEG did to it
-    if a.ndim == 3: raise InputError(path, 'the mask is a colour picture', 'Save it with one channel: 0 background, 255 or label values')
+    if a.ndim == 3: raise InputError(path, 'the mask is a colour picture', _one_channel_mask)
     return a
 
+# %% ../../nbs/09_data.masks.ipynb #f5438cb5
 def _indices(path, im):
     "Palette indices of a mask; None where the palette is grey."
     indices, colours = np.array(im), np.array(im.convert('RGB'))
     if (colours[..., :1] == colours).all(): return None
     if ((indices == 0) != (colours == 0).all(-1)).any():
-        raise InputError(path, 'index 0 of its palette is not black, so what is background cannot be told', 'Save the mask with one channel: 0 background, 255 or label values')
+        problem = 'index 0 of its palette is not black, so what is background cannot be told'
+        raise InputError(path, problem, 'Save the mask with one channel: 0 background, 255 or label values')
     return indices
 
 def _without_alpha(path, a):
@@ -43,7 +50,8 @@ def _without_alpha(path, a):
     colours, seen = a[..., :-1], a[..., -1] > 127
     if seen.all() or ((colours > 127).any(-1) == seen).all(): return colours*seen[..., None].astype(a.dtype)
     if ((colours > 0).any(-1) & ~seen).any() or not (colours > 0).any():
-        raise InputError(path, 'the shape of the mask is in its alpha channel (transparency), and its colours say another', 'Save it with one channel: 0 background, 255 or label values')
+        problem = 'the shape of the mask is in its alpha channel (transparency), and its colours say another'
+        raise InputError(path, problem, _one_channel_mask)
     return colours
 
 # %% ../../nbs/09_data.masks.ipynb #b4ff9905
@@ -57,6 +65,7 @@ def _flat(a, k=0):
             same = here if same is None else same & here
     return same
 
+# %% ../../nbs/09_data.masks.ipynb #01dabcd1
 def is_soft(
     a:np.ndarray, # (...,H,W) values, 0 or larger
 ) -> bool:
@@ -72,6 +81,7 @@ def is_soft(
     plateaus = (flat & band).sum() <= .05*band.sum()
     return bool(plateaus and high.sum() >= .5*between.sum())
 
+# %% ../../nbs/09_data.masks.ipynb #f5d3c501
 def is_label_map(
     a:np.ndarray, # (...,H,W) values, 0 or larger
 ) -> bool:
@@ -91,22 +101,28 @@ def as_labels(
     "Values of a mask as labels; raises `InputError` where they are none."
     if a.dtype.kind == 'f' and not np.isfinite(a).all(): a = np.nan_to_num(a, nan=0, posinf=-1, neginf=-1)
     if not np.equal(np.mod(a, 1), 0).all() or a.min(initial=0) < 0 or a.max(initial=0) > 65535:
-        raise InputError(source, 'the mask holds values that are not labels (fractions, negative or huge numbers)', 'Save whole numbers from 0 (background) to 65535')
+        problem = 'the mask holds values that are not labels (fractions, negative or huge numbers)'
+        raise InputError(source, problem, 'Save whole numbers from 0 (background) to 65535')
     a = a.astype(np.uint16 if a.max(initial=0) > 255 else np.uint8)
-    some, values = _slices_with_content(a), None
+    some = _slices_with_content(a)
     if is_soft(some):
-        say('the mask has soft edges or JPEG noise (grey values between 0 and its maximum); it is cut at half of its maximum', source)
+        say('the mask has soft edges or JPEG noise (grey values between 0 and its maximum); '
+            'it is cut at half of its maximum', source)
         return np.where(a >= a.max()/2, a.max(), 0).astype(a.dtype)
-    if jpeg and len(np.unique(some)) > 2: raise InputError(source, 'JPEG changes the values of a mask', 'Save masks as PNG')
+    values = len(np.unique(some))
+    if jpeg and values > 2: raise InputError(source, 'JPEG changes the values of a mask', 'Save masks as PNG')
     if not is_label_map(some):
-        raise InputError(source, f'this is no mask: it holds {len(np.unique(some))} grey values, as an image does', 'Give the mask: 0 background, 255 or label values')
+        problem = f'this is no mask: it holds {values} grey values, as an image does'
+        raise InputError(source, problem, 'Give the mask: 0 background, 255 or label values')
     return a
 
+# %% ../../nbs/09_data.masks.ipynb #592965e4
 def _slices_with_content(a, most=24):
     "Of a volume some slices, evenly taken from those that show something."
     if a.ndim == 2: return a
     there = np.flatnonzero(a.reshape(len(a), -1).any(1))
-    return a[there[np.linspace(0, len(there) - 1, min(most, len(there))).astype(int)]] if len(there) else a[:1]
+    if not len(there): return a[:1]
+    return a[there[np.linspace(0, len(there) - 1, min(most, len(there))).astype(int)]]
 
 # %% ../../nbs/09_data.masks.ipynb #7f509495
 def ask_inverted(
@@ -115,6 +131,8 @@ def ask_inverted(
 ):
     "Ask about a mask that covers nearly the whole image."
     there = mask > 0
-    edges = np.concatenate([there[..., 0, :].ravel(), there[..., -1, :].ravel(), there[..., :, 0].ravel(), there[..., :, -1].ravel()])
+    sides = there[..., 0, :], there[..., -1, :], there[..., :, 0], there[..., :, -1]
+    edges = np.concatenate([side.ravel() for side in sides])
     if edges.mean() > .95 and there.mean() > .6:
-        say('the mask covers nearly the whole image and touches all borders: is it inverted (object 0, background 255)?', source)
+        say('the mask covers nearly the whole image and touches all borders: '
+            'is it inverted (object 0, background 255)?', source)

@@ -26,11 +26,17 @@ def unreadable(
     "What to tell of a file that cannot be decoded."
     if isinstance(e, InputError): return e
     if isinstance(e, FileNotFoundError): return InputError(path, 'there is no such file', 'Check the path')
-    if isinstance(e, PermissionError): return InputError(path, 'the file may not be read', 'Ask for permission to read it')
-    if Path(path).is_file() and not Path(path).stat().st_size: return InputError(path, 'the file is empty (0 bytes)', 'Copy it again, or leave it out')
-    why = str(e).strip().splitlines()
-    why = 'it asks for more memory than there is' if isinstance(e, MemoryError) else why[0][:100] if why else type(e).__name__
-    return InputError(path, f'the file is corrupt or cut off ({why})', 'Copy it again, or leave it out')
+    if isinstance(e, PermissionError):
+        return InputError(path, 'the file may not be read', 'Ask for permission to read it')
+    empty = Path(path).is_file() and not Path(path).stat().st_size
+    problem = 'the file is empty (0 bytes)' if empty else f'the file is corrupt or cut off ({_reason(e)})'
+    return InputError(path, problem, 'Copy it again, or leave it out')
+
+def _reason(e):
+    "What an exception says, in its first line."
+    if isinstance(e, MemoryError): return 'it asks for more memory than there is'
+    said = str(e).strip().splitlines()
+    return said[0][:100] if said else type(e).__name__
 
 # %% ../../nbs/08a_data.pictures.ipynb #3fa41207
 def pillow():
@@ -47,15 +53,18 @@ def opened(
     try:
         with hushed(), pillow().open(path) as im:
             if getattr(im, 'n_frames', 1) > 1 and im.format != 'MPO':
-                raise InputError(path, f'the file has {im.n_frames} pages', 'Save one page per file, or the stack as TIFF')
+                remedy = 'Save one page per file, or the stack as TIFF'
+                raise InputError(path, f'the file has {im.n_frames} pages', remedy)
             _check_size(path, im)
             yield _upright(im)
     except Exception as e: raise unreadable(path, e) from None  # each decoder raises its own
 
+# %% ../../nbs/08a_data.pictures.ipynb #d53e052f
 def _upright(im):
     "A picture as its header says that it is to be turned."
     from PIL import Image, ImageOps
-    turns = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+    how = Image.Transpose
+    turns = {5: how.TRANSPOSE, 6: how.ROTATE_270, 7: how.TRANSVERSE, 8: how.ROTATE_90}
     turn = turns.get(im.getexif().get(0x0112))
     if im.format != 'TIFF' or not turn or not hasattr(im, '_tile_size'): return ImageOps.exif_transpose(im)
     im._size = im._tile_size  # Pillow 13 mixes up the rows of an uncompressed TIFF that lies on its side
@@ -66,7 +75,8 @@ def _upright(im):
 def _check_size(path, im):
     claimed, there = im.width*im.height*len(im.getbands()), Path(path).stat().st_size
     if claimed > 4000*there + 2**20:
-        raise InputError(path, f'the file is corrupt: it claims {im.width} x {im.height} pixels and has {there} bytes', 'Copy it again')
+        problem = f'the file is corrupt: it claims {im.width} x {im.height} pixels and has {there} bytes'
+        raise InputError(path, problem, 'Copy it again')
 
 # %% ../../nbs/08a_data.pictures.ipynb #f14d6e45
 def read_picture(
@@ -136,7 +146,8 @@ def read_pages(
         with hushed(), pillow().open(path) as im:
             _check_size(path, im)
             if (n := _channels(im)) > 1:
-                raise InputError(path, f'its pages are {n} channels of a picture (OME or ImageJ), not slices', 'Save the channel to segment, or a colour picture')
+                problem = f'its pages are {n} channels of a picture (OME or ImageJ), not slices'
+                raise InputError(path, problem, 'Save the channel to segment, or a colour picture')
             each = [_page(im, k) for k in _full_pages(im)]
     except Exception as e: raise unreadable(path, e) from None
     if len({p.shape for p in each}) > 1: raise InputError(path, 'its pages differ in size', 'Save one page per file')

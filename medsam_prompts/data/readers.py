@@ -21,8 +21,8 @@ from .dicom import *
 from .masks import *
 
 # %% ../../nbs/10_data.readers.ipynb #e401f225
-_all_ = ['Case', 'Geometry', 'window_modes', 'ct_windows', 'few_levels', 'grey_levels', 'limits', 'in_hounsfield', 'picture_suffixes', 'nifti_suffixes',
-         'itk_suffixes', 'pages', 'Source', 'ask_inverted', 'one_channel']
+_all_ = ['Case', 'Geometry', 'window_modes', 'ct_windows', 'few_levels', 'grey_levels', 'limits', 'in_hounsfield',
+         'picture_suffixes', 'nifti_suffixes', 'itk_suffixes', 'pages', 'Source', 'ask_inverted', 'one_channel']
 
 # %% ../../nbs/10_data.readers.ipynb #43ce06b1
 image_suffixes = picture_suffixes + nifti_suffixes + itk_suffixes + dicom_suffixes
@@ -32,7 +32,8 @@ def stem(
 ) -> str:
     "Name without folder and type, umlauts composed: `a/b.nii.gz` and `C:\\\\a\\\\b.nii.gz` are `b`."
     name = unicodedata.normalize('NFC', re.split(r'[\\/]', str(path).rstrip('\\/'))[-1])
-    return next((name[:-len(s)] for s in sorted(image_suffixes, key=len, reverse=True) if name.lower().endswith(s)), name)
+    longest_first = sorted(image_suffixes, key=len, reverse=True)
+    return next((name[:-len(s)] for s in longest_first if name.lower().endswith(s)), name)
 
 # %% ../../nbs/10_data.readers.ipynb #c2da6674
 def _read_pixels(path):
@@ -54,7 +55,9 @@ def _only_volume(folder):
     volumes = [s for s in found.values() if isinstance(s, Source)]
     if len(volumes) == 1: return volumes[0]
     what = ', '.join(f'{n}: {w}' for n, w in list(why.items())[:3])
-    raise InputError(folder, f'the folder holds {len(volumes)} DICOM volumes and {len(found) - len(volumes)} pictures' + f' ({what})'*bool(what), 'Name one of its files, or give each series a folder of its own')
+    holds = f'the folder holds {len(volumes)} DICOM volumes and {len(found) - len(volumes)} pictures'
+    remedy = 'Name one of its files, or give each series a folder of its own'
+    raise InputError(folder, holds + f' ({what})'*bool(what), remedy)
 
 # %% ../../nbs/10_data.readers.ipynb #708b69f0
 def read_case(
@@ -69,10 +72,13 @@ def read_case(
     if not voxels.dtype.isnative: voxels = voxels.astype(voxels.dtype.newbyteorder('='))
     if voxels.dtype.kind == 'f': voxels = _finite(voxels)
     if geo is None: case = Case(voxels, name, 'yx' if voxels.ndim == 2 else 'yxc', path=path, **facts)
-    else: case = Case(geo.to_display(voxels), name, 'zyx', path=path, geometry=geo, **{'spacing_mm': None if pages(path) else geo.spacing_mm, **facts})
+    else:
+        facts = {'spacing_mm': None if pages(path) else geo.spacing_mm, **facts}
+        case = Case(geo.to_display(voxels), name, 'zyx', path=path, geometry=geo, **facts)
     if mask is not None: case.labels = read_labels(mask, case)
     return case
 
+# %% ../../nbs/10_data.readers.ipynb #e573fc37
 def _finite(a):
     "NaN is shown as 0, infinity as the largest number there is beside it."
     there = np.isfinite(a)
@@ -88,22 +94,34 @@ def read_labels(
     "Read a label map; raises `InputError` where the file holds no mask, or one of another grid."
     a, geo = _mask_pixels(path)
     if geo is not None: a = geo.to_display(a)
-    if case is not None and a.shape != (case.image.shape if case.axes == 'zyx' else case.size):
-        raise InputError(path, f'the mask has {_size(a)} pixels, its image {case.path or case.name} has {_size(case.image[..., 0] if case.axes == "yxc" else case.image)}',
-                         'Give each image a mask of its own size')
-    if geo is not None and case is not None and case.geometry is not None and not np.allclose(geo.affine, case.geometry.affine, atol=1e-2):
-        raise InputError(path, f'the mask lies elsewhere in the patient than {case.path or case.name} (their affines differ)', 'Resample the mask to the grid of the image')
+    if case is not None: _check_grid(path, a, geo, case)
     labels = as_labels(a, path, Path(path).suffix.lower() in ('.jpg', '.jpeg', '.jpe', '.jfif'))
     ask_inverted(labels, path)
     return labels
+
+# %% ../../nbs/10_data.readers.ipynb #8e8f97b7
+def _check_grid(path, a, geo, case):
+    "Refuse a mask that has another size than its image, or lies elsewhere."
+    image = case.path or case.name
+    if a.shape != (case.image.shape if case.axes == 'zyx' else case.size):
+        pixels = case.image[..., 0] if case.axes == 'yxc' else case.image
+        problem = f'the mask has {_size(a)} pixels, its image {image} has {_size(pixels)}'
+        raise InputError(path, problem, 'Give each image a mask of its own size')
+    if geo is None or case.geometry is None: return
+    if not np.allclose(geo.affine, case.geometry.affine, atol=1e-2):
+        problem = f'the mask lies elsewhere in the patient than {image} (their affines differ)'
+        raise InputError(path, problem, 'Resample the mask to the grid of the image')
 
 def _size(a): return ' x '.join(map(str, a.shape[::-1]))
 
 def _mask_pixels(path):
     "Values of a mask as in the file, and their geometry; of a picture with a palette the indices."
-    if str(path).lower().endswith(picture_suffixes) and Path(path).is_file() and pages(path) < 2: return mask_picture(path), None
+    if str(path).lower().endswith(picture_suffixes) and Path(path).is_file() and pages(path) < 2:
+        return mask_picture(path), None
     a, geo, _ = _read_pixels(path)
-    if geo is None and a.ndim == 3: raise InputError(path, 'the mask is a colour picture', 'Save it with one channel: 0 background, 255 or label values')
+    if geo is None and a.ndim == 3:
+        remedy = 'Save it with one channel: 0 background, 255 or label values'
+        raise InputError(path, 'the mask is a colour picture', remedy)
     return a, geo
 
 # %% ../../nbs/10_data.readers.ipynb #3553f104
@@ -135,13 +153,19 @@ def _mask_header(header):
     import nibabel as nib
     if not isinstance(header, nib.Nifti1Header): return None
     header = header.copy()
-    header.set_data_dtype(np.uint8); header.set_slope_inter(1, 0)
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
     header['cal_max'] = header['cal_min'] = 0
     return header
 
 # %% ../../nbs/10_data.readers.ipynb #fc527208
-_litter = {'thumbs.db', 'desktop.ini', '__macosx', 'lost+found', '@eadir', 'ehthumbs.db', 'dicomdir', 'lockfile', 'version'}
-_companions = ('.raw', '.zraw', '.img', '.img.gz', '.raw.gz', '.csv', '.json', '.txt', '.md', '.yaml', '.yml', '.xlsx', '.pdf', '.bval', '.bvec', '.html', '.zip', '.log')
+_litter = {
+    'thumbs.db', 'desktop.ini', '__macosx', 'lost+found', '@eadir', 'ehthumbs.db', 'dicomdir', 'lockfile', 'version',
+}
+_companions = (
+    '.raw', '.zraw', '.img', '.img.gz', '.raw.gz', '.csv', '.json', '.txt', '.md', '.yaml', '.yml', '.xlsx', '.pdf',
+    '.bval', '.bvec', '.html', '.zip', '.log',
+)
 
 def _hidden(p): return p.name.startswith('.') or p.name.lower() in _litter
 
@@ -155,6 +179,7 @@ def _folders(folder, without):
         below[:] = sorted(b for b in below if not _hidden(here/b))
         yield here, sorted(here/f for f in files if not _hidden(here/f))
 
+# %% ../../nbs/10_data.readers.ipynb #79ee4bea
 def _named(folder, here, name, path, alone):
     "A file and the name of its case: where it lies below, its folders in front."
     full = name if here == folder or alone else _joined(folder, here, name)
@@ -167,7 +192,8 @@ def _joined(folder, here, name):
 # %% ../../nbs/10_data.readers.ipynb #d54bfcfe
 def _dicom_below(here, name, files=None, alone=None):
     "Cases of the DICOM files of one folder, and why the rest is none."
-    files = [p for p in files or sorted(here.iterdir()) if p.is_file() and not _hidden(p) and not _plain(p) and is_dicom(p)]
+    files = [p for p in files or sorted(here.iterdir()) if p.is_file() and not _hidden(p) and not _plain(p)]
+    files = [p for p in files if is_dicom(p)]
     return dicom_cases(files, here, name, alone) if files else ({}, {})
 
 _part_of = ('it is a slice', 'the folder holds', 'each position', 'it is a series')
@@ -190,7 +216,8 @@ def _why_not(p):
 def _found(folder, without=None):
     "name -> path or `Source`, and file or folder name -> why it is no case of its own."
     folder, without = Path(folder).absolute(), without and Path(without).resolve()
-    if not folder.is_dir(): raise InputError(folder, 'there is no such folder' if not folder.exists() else 'this is a file, not a folder', 'Check the path')
+    if not folder.exists(): raise InputError(folder, 'there is no such folder', 'Check the path')
+    if not folder.is_dir(): raise InputError(folder, 'this is a file, not a folder', 'Check the path')
     cases, why = [], {}
     for here, files in _folders(folder, without):
         top = here == folder
@@ -199,14 +226,15 @@ def _found(folder, without=None):
         dicom, more = _dicom_below(here, name, [p for p in files if p not in set(plain)], None if top else name)
         pictures = {n: s for n, s in dicom.items() if not isinstance(s, Source)}
         cases += [(n, s) for n, s in dicom.items() if isinstance(s, Source)]
-        cases += [_named(folder, here, n, p, alone=n == name) for n, p in [*((stem(p), p) for p in plain), *pictures.items()]]
+        single = [*((stem(p), p) for p in plain), *pictures.items()]
+        cases += [_named(folder, here, n, p, alone=n == name) for n, p in single]
         read = {p.name for p in (*plain, *pictures.values())} | set(more)
         why.update(more, **{p.name: w for p in files if p.name not in read and (w := _why_not(p))})
     return cases, why
 
 # %% ../../nbs/10_data.readers.ipynb #7e65c8a7
 class ImageList(dict):
-    "name -> path or `Source`, for `read_case`, sorted by name; `why` says of files and folders why they are no case of their own."
+    "name -> path or `Source`, sorted by name; `why` says of files and folders why they are no case of their own."
     def __init__(self, found, why):
         super().__init__(sorted(found, key=lambda item: item[0]))
         self.why = why
@@ -214,6 +242,7 @@ class ImageList(dict):
     @property
     def lost(self): return {n: w for n, w in self.why.items() if not w.startswith(_part_of)}
 
+# %% ../../nbs/10_data.readers.ipynb #bb4620b4
 def list_images(
     folder, # images, volumes, DICOM slices, and folders of these
     without=None, # a folder that does not count although it lies below: of masks, of results
@@ -223,13 +252,18 @@ def list_images(
     images = ImageList(found, why)
     lost = images.lost
     listed = ', '.join(f'{n} ({w})' for n, w in list(lost.items())[:3]) + ', ..'*(len(lost) > 3)
-    if not found: raise InputError(folder, 'the folder holds no image' + f'; there is {listed}'*bool(lost), f'Use files of type {", ".join(image_suffixes)}')
+    if not found:
+        problem = 'the folder holds no image' + f'; there is {listed}'*bool(lost)
+        raise InputError(folder, problem, f'Use files of type {", ".join(image_suffixes)}')
     _check_twice(sorted(found, key=lambda item: item[0]))
     if lost: say(f'{len(lost)} {"file is" if len(lost) == 1 else "files are"} left out: {listed}', folder)
     below = [n for n, p in images.items() if isinstance(p, Source) and not p.files]
     if below: say(f'{len(below)} images lie in sub-folders and are named after both (first: {below[0]})', folder)
     return images
 
+# %% ../../nbs/10_data.readers.ipynb #b3b9b7b8
 def _check_twice(found):
     for (a, p), (b, q) in zip(found, found[1:]):
-        if a == b: raise InputError(q, f'{Path(p).name} has the same stem, so their masks would overwrite each other', 'Rename one of them')
+        if a != b: continue
+        problem = f'{Path(p).name} has the same stem, so their masks would overwrite each other'
+        raise InputError(q, problem, 'Rename one of them')

@@ -38,9 +38,11 @@ def read_nifti(
     except Exception as e: raise unreadable(path, e) from None  # gzip, zlib, struct and nibabel each raise their own
     while voxels.ndim > 3 and voxels.shape[-1] == 1: voxels = voxels[..., 0]
     if voxels.ndim not in (2, 3) or voxels.dtype.kind not in 'iufb' or not voxels.size:
-        raise InputError(path, f'the volume has shape {img.shape} and type {voxels.dtype}, not three axes of numbers', 'Save one frame or channel per file')
+        problem = f'the volume has shape {img.shape} and type {voxels.dtype}, not three axes of numbers'
+        raise InputError(path, problem, 'Save one frame or channel per file')
     if not np.isfinite(img.affine).all() or abs(np.linalg.det(img.affine[:3, :3])) < 1e-12:
-        raise InputError(path, 'its affine places no voxels (it is zero, flat or not a number)', 'Save the file with its spacing and orientation')
+        problem = 'its affine places no voxels (it is zero, flat or not a number)'
+        raise InputError(path, problem, 'Save the file with its spacing and orientation')
     geo = Geometry.from_affine(img.affine, voxels.shape, img.header)
     return voxels, geo, dict(spacing_mm=_nifti_spacing(path, img, geo))
 
@@ -49,7 +51,8 @@ def _nifti_spacing(path, img, geo):
     "Voxel size along z, y and x in mm."
     zooms = np.abs(np.asarray(img.header.get_zooms()[:3], float))
     zooms = np.r_[zooms, np.ones(3 - len(zooms))][list(geo.order)]
-    if np.allclose(zooms, geo.spacing_mm, rtol=.01, atol=1e-3) or not (np.isfinite(zooms) & (zooms > 0)).all(): return geo.spacing_mm
+    if np.allclose(zooms, geo.spacing_mm, rtol=.01, atol=1e-3): return geo.spacing_mm
+    if not (np.isfinite(zooms) & (zooms > 0)).all(): return geo.spacing_mm
     if not _has_sform(img): return geo.spacing_mm
     size = lambda mm: ' x '.join(f'{v:.3g}' for v in mm[::-1])
     say('sform and qform disagree about the size of a voxel; millimetres are taken from pixdim (qform)',
@@ -82,9 +85,11 @@ def read_itk(
         _check_data_file(path)
         why = str(e).strip().splitlines()
         raise unreadable(path, RuntimeError(_own_words(why[-1])) if why else e) from None
-    if img.GetNumberOfComponentsPerPixel() > 1: raise InputError(path, 'the volume has colour channels', 'Save one channel per file, or a picture as PNG')
+    if img.GetNumberOfComponentsPerPixel() > 1:
+        raise InputError(path, 'the volume has colour channels', 'Save one channel per file, or a picture as PNG')
     if img.GetDimension() == 2: img = sitk.JoinSeries(img)
-    if img.GetDimension() != 3: raise InputError(path, f'the volume has {img.GetDimension()} axes', 'Save one frame per file')
+    if img.GetDimension() != 3:
+        raise InputError(path, f'the volume has {img.GetDimension()} axes', 'Save one frame per file')
     return img
 
 def _own_words(line): return re.sub(r'^.*?ERROR: *', '', re.sub(r'\w+\(0x[0-9a-f]+\): *', '', line))
@@ -96,5 +101,7 @@ def _check_data_file(path):
     if path.suffix.lower() != '.mhd' or not path.is_file(): return
     named = re.search(r'^ElementDataFile *= *(\S.*?) *$', path.read_text(errors='replace'), re.M)
     if not named or named.group(1) in ('LOCAL', 'LIST') or '%' in named.group(1): return
-    if not (path.parent/named.group(1)).is_file():
-        raise InputError(path.parent/named.group(1), f'there is no such file, and {path.name} says that its pixels are in it', f'Copy it beside {path.name}')
+    data = path.parent/named.group(1)
+    if data.is_file(): return
+    problem = f'there is no such file, and {path.name} says that its pixels are in it'
+    raise InputError(data, problem, f'Copy it beside {path.name}')

@@ -159,7 +159,8 @@ def _embed(a):
     cache, cases = FastCache(segmenter, _prep(a.window), _encoding(a, segmenter)), folder_cases(a.images)
     say_kept()
     print(f'{cache.fill(cases)} embedded, {len(cases)} in all: {cache.folder}')
-    _next('train weak', images=a.images, boxes='boxes.csv', out='head.safetensors')
+    given = dict(window=a.window, backbone=a.backbone)
+    _next('train weak', images=a.images, boxes='boxes.csv', **{k: v for k, v in given.items() if v}, out='head.safetensors')
 
 # %% ../nbs/80_cli.ipynb #528c85ed
 def _train_weak(a):
@@ -198,7 +199,7 @@ def _train_scorer(a):
     say_kept()
     header = train_scorer(segmenter, cases, a.out, recipe, a.seed, prep, a.resume, learned)
     _say_scored(a, header)
-    prompts = dict(model=a.model) if a.model else dict(backbone=a.backbone, points='points.csv')
+    prompts = dict(model=a.model) if a.model else dict(backbone=a.backbone, boxes='boxes.csv')
     _next('predict', **prompts, evolve=a.out, images='DIR', out='masks')
 
 def _to_be_scored(a):
@@ -361,7 +362,9 @@ def _predict(a):
     _next('evaluate', pred=a.out, truth='DIR', out='cases.csv')
 
 def _check_prompts(a):
-    from medsam_prompts.core import InputError
+    from medsam_prompts.core import InputError, say
+    if a.points and not a.model and 'medsam' in a.backbone:
+        say(f'{a.backbone} was trained with boxes only, and hardly answers to points. Use --boxes, or --backbone mobile_sam')
     given = sum(o is not None for o in (a.boxes, a.points, a.text))
     if given == 1 and not (a.model and a.text is not None) or a.model and not given: return
     raise InputError('predict', 'it needs exactly one prompt', 'Give one of --model, --boxes, --points and --text')
@@ -390,10 +393,10 @@ def _predictor(a, dev, drawn):
 # %% ../nbs/80_cli.ipynb #29e195a3
 def _cleaning(a, generator, header):
     "What is taken off masks: as asked for, or as the training boxes say."
-    from medsam_prompts.all import tell, usual_cleaning
+    from medsam_prompts.all import say, usual_cleaning
     if a.clean: return {k: a.clean for k in generator.all_targets}
     usual = usual_cleaning(header, a.model)
-    if usual: tell('each training box was drawn around one part, so the largest part is kept; --clean none keeps all')
+    if usual: say('in training the structure was one part, so the largest part of each mask is kept; --clean none keeps all')
     return usual
 
 # %% ../nbs/80_cli.ipynb #fdc16092

@@ -85,7 +85,7 @@ def _remove(path):
 
 # %% ../nbs/00_core.ipynb #c2b189cc
 _unwritable = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR,
-               errno.EEXIST)
+               errno.EEXIST, errno.EFBIG)
 
 def _why_unwritten(e, tmp, path):
     "What keeps the file from being written; None where the error is about anything else."
@@ -103,7 +103,7 @@ def _is_full(tmp):
             f.write(bytes(2**16))
             f.flush()
             os.fsync(f.fileno())
-    except OSError as e: return e.errno in (errno.ENOSPC, errno.EDQUOT)
+    except OSError as e: return e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return False
 
 def _where_else(path):

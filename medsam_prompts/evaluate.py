@@ -6,6 +6,8 @@
 __all__ = ['labels_to_compare', 'compare_cases', 'evaluate_folders']
 
 # %% ../nbs/71_evaluate.ipynb #3e068bde
+from pathlib import Path
+
 import numpy as np
 
 from .core import *
@@ -23,7 +25,12 @@ def labels_to_compare(
     sides = [{int(v) for v in side if v} for side in (pred, truth)]
     if label is not None: return {label: tuple(None if s == {255} else (label,) for s in sides)}
     if max(map(len, sides)) <= 1: return {1: (None, None)}
-    if {255} in sides: raise InputError('evaluate', 'one side is binary (0/255), the other holds several labels', 'Say with --label which of them is meant')
+    if {255} in sides:
+        problem = 'one side is binary (0/255), the other holds several labels'
+        raise InputError('evaluate', problem, 'Say with --label which of them is meant')
+    if not sides[0] & sides[1]:
+        problem = f'predictions hold the labels {sorted(sides[0])}, true masks {sorted(sides[1])}: none is in both'
+        raise InputError('evaluate', problem, 'Give both sides the same labels')
     return {v: ((v,), (v,)) for v in sorted(set().union(*sides))}
 
 # %% ../nbs/71_evaluate.ipynb #eaa53925
@@ -41,6 +48,8 @@ def compare_cases(
 # %% ../nbs/71_evaluate.ipynb #9531934d
 def _pairs(pred, truth):
     "stem -> (prediction, truth); every truth needs a prediction, what has no truth is said."
+    if Path(pred).resolve() == Path(truth).resolve():
+        raise InputError(pred, 'one folder is given for predictions and truth', 'Give the folder of the true masks')
     preds, truths = list_images(pred, truth), list_images(truth, pred)
     lost, over = [s for s in truths if s not in preds], [s for s in preds if s not in truths]
     if lost: raise InputError(pred, f'{len(lost)} cases have no prediction (first: {lost[0]})', 'Predict all images of the truth folder, or leave those masks out')
@@ -54,11 +63,14 @@ def _read_pair(pred, truth):
     return read_labels(pred, case), truth_map, case.spacing_mm
 
 # %% ../nbs/71_evaluate.ipynb #ba06eafa
-def _values(masks):
-    "All values of one side; `{255}` where each mask is binary, whatever its value."
-    each = [{int(v) for v in np.unique(m) if v} for m in masks]
-    union = set().union(*each)
-    return {255} if len(union) > 1 and max(map(len, each)) <= 1 and union <= {1, 255, 65535} else union
+def _values(pred, truth):
+    "All values of each side; `{255}` for both where each mask holds one value, and the sides differ in them."
+    sides = [[{int(v) for v in np.unique(m) if v} for m in masks] for masks in (pred, truth)]
+    unions = [set().union(*each) for each in sides]
+    one_value = max(map(len, sides[0] + sides[1])) <= 1
+    if not one_value or unions[0] == unions[1] and not unions[0] <= {1, 255, 65535}: return unions
+    if max(map(len, unions)) > 1: say('masks hold one value each, and not the same: all but 0 counts as foreground')
+    return [{255}, {255}]
 
 # %% ../nbs/71_evaluate.ipynb #0e40a8fc
 def evaluate_folders(
@@ -70,9 +82,11 @@ def evaluate_folders(
 ) -> list: # rows, sorted by case and label
     "Compare two folders of masks case by case; a volume is one case."
     pairs = _pairs(pred, truth)
-    values = [_values(masks) for masks in zip(*([np.unique(m) for m in _read_pair(*pairs[s])[:2]] for s in progress(pairs, 'checking')))]
+    values = _values(*zip(*([np.unique(m) for m in _read_pair(*pairs[s])[:2]] for s in progress(pairs, 'checking'))))
     labels, rows = labels_to_compare(*values, label), []
-    if label is not None and not values[1] & {label, 255}: raise InputError(f'--label {label}', f'no true mask holds this label; they hold {sorted(v for v in values[1] if v)}', 'Choose one of these')
+    if label is not None and label not in values[1] and values[1] != {255}:
+        problem = f'no true mask holds this label; they hold {sorted(v for v in values[1] if v)}'
+        raise InputError(f'--label {label}', problem, 'Choose one of these')
     for s in progress(pairs, 'evaluating'):
         p, t, mm = _read_pair(*pairs[s])
         for k, (pv, tv) in labels.items(): rows += compare_cases(foreground(p, pv), foreground(t, tv), s, {k: None}, mm if p.ndim == 3 else spacing_mm or mm, tolerance)

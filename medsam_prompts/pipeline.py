@@ -92,7 +92,9 @@ def train_weak(
     data, state = fingerprint(emb, placed), Path(f'{out}.state')
     job = fingerprint(data, targets, seed, recipe, segmenter.weights_sha256)
     modules, losses = fit_weak(weak_learner(segmenter, emb, placed, recipe, seed, targets), recipe, state, job, resume)
-    told = dict(one_part=one_part_each(boxes, targets), scores=training_scores(segmenter, LearnedPrompts(modules), cases, cache))
+    shown = segment(segmenter, LearnedPrompts(modules), cases, cache)
+    answers = list(progress(shown, 'scoring', len(cases)))
+    told = dict(one_part=one_part_each(boxes, targets, answers), scores=training_scores(answers, targets))
     how = dict(seed=seed, shots=shots, subset_seed=subset_seed, encode=cache.signature.get('encode', {}))
     header = save_weak(out, segmenter, modules, recipe, prep, data, cases.names, final_loss=losses[-1], **how, **told)
     state.unlink(missing_ok=True)
@@ -135,19 +137,24 @@ def save_weak(
 def one_part_each(
     boxes:list, # per case a list of (K,4) for each target
     targets:tuple, # labels
-) -> dict: # label, as text -> whether no case has several boxes of it
-    "Whether each target is one part wherever a box was drawn."
-    return {str(t): all(len(per[m]) <= 1 for per in boxes) for m, t in enumerate(targets)}
+    answers:list=(), # `Segmented` of the training images
+) -> dict: # label, as text -> whether it is one connected part
+    "Whether no case has several boxes of a target, and hardly any training mask a second part of size."
+    drawn = {t: all(len(per[m]) <= 1 for per in boxes) for m, t in enumerate(targets)}
+    return {str(t): drawn[t] and _mostly_one([f.labels == t for f in answers]) for t in targets}
+
+def _mostly_one(masks):
+    "Whether nine of ten masks have no second part of a tenth of the first: a box around both lungs is one box [ours]."
+    parts = [components(m)[:2] for m in masks if m.any()]
+    several = sum(len(p) > 1 and p[1].sum() >= .1*p[0].sum() for p in parts)
+    return bool(several <= .1*len(parts))
 
 def training_scores(
-    segmenter:Segmenter,
-    generator:PromptGenerator, # trained
-    cases, # those that it has learned from
-    cache:EmbeddingCache,
+    answers:list, # `Segmented` of the training images
+    targets:tuple, # labels
 ) -> dict: # label, as text -> n, lowest, p5 and median of the scores
     "How sure the backbone is of the answers to training images."
-    found = [f.scores for f in progress(segment(segmenter, generator, cases, cache), 'scoring', len(cases))]
-    return {str(k): _spread([s[k] for s in found if k in s]) for k in generator.all_targets}
+    return {str(k): _spread([f.scores[k] for f in answers if k in f.scores]) for k in targets}
 
 def _spread(scores):
     seen = np.percentile(scores, (0, 5, 50), method='lower')
@@ -262,11 +269,11 @@ def _refuse_picture(volume, path):
 # %% ../nbs/77_pipeline.ipynb #23a78342
 @contextmanager
 def _all_or_nothing(out):
-    "Take back the files of this call where one cannot be written."
+    "Take back the files of this call where it does not come to its end."
     out = Path(out)
     new, before = not out.exists(), set(out.iterdir()) if out.exists() else set()
     try: yield
-    except InputError:
+    except BaseException: # Ctrl-C as well
         for path in set(out.iterdir()) - before if out.exists() else ():
             if path.is_file(): path.unlink()
         if new and out.exists(): out.rmdir()

@@ -92,6 +92,16 @@ def to_file(self:Geometry,
 @patch
 def _steps(self:Geometry): return tuple(slice(None, None, -1 if f else 1) for f in self.flip)
 
+# %% ../../nbs/08_data.cases.ipynb #b5b6f114
+@patch
+def display_affine(self:Geometry) -> np.ndarray: # (4,4)
+    "Maps displayed voxels z,y,x to R,A,S millimetres."
+    columns = self.affine[:3, list(self.order)]
+    ends = np.array([self.grid[axis] - 1 for axis in self.order])
+    flip = np.array(self.flip)
+    origin = self.affine[:3, 3] + columns @ (ends*flip)
+    return np.vstack([np.column_stack([columns*np.where(flip, -1, 1), origin]), [0, 0, 0, 1]])
+
 # %% ../../nbs/08_data.cases.ipynb #206c569d
 @patch
 def plane_to_display(self:Geometry,
@@ -165,10 +175,18 @@ def window(self:Case,
 
 def _window(case, mode):
     if mode == 'auto': return case.grey_range or _auto_window(case)
-    if mode in ct_windows: return ct_windows[mode]
+    if mode in ct_windows:
+        _check_hounsfield(case, mode)
+        return ct_windows[mode]
     if mode == 'none': return 0., 255.
     if mode in window_modes: return _percentiles(case.image, mode == 'nonzero')
     return limits(mode)
+
+def _check_hounsfield(case, mode):
+    "Windows by name are for CT; `ct` stands in older model files, which knew no better."
+    if mode == 'ct' or in_hounsfield(case): return
+    problem = f'the window {mode} is for CT in Hounsfield units, and this image is none'
+    raise InputError(case.path or case.name, problem, 'Leave --window out, or give LOW,HIGH')
 
 # %% ../../nbs/08_data.cases.ipynb #d75cd836
 def _auto_window(case):

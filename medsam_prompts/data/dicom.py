@@ -136,6 +136,8 @@ def _stored(ds):
     a = a.astype(a.dtype.newbyteorder('='))
     if ds.SamplesPerPixel != 1 or a.dtype.kind == 'f': return a
     bits, spare = ds.BitsStored, ds.BitsAllocated - ds.BitsStored
+    low = int(ds.get('HighBit', bits - 1)) + 1 - bits  # bits below the value
+    if low > 0: a = a >> low
     if spare: a = (a << spare) >> spare
     if ds.PhotometricInterpretation != 'MONOCHROME1': return a
     return (-1 if a.dtype.kind == 'i' else 2**bits - 1) - a.astype(a.dtype)
@@ -178,7 +180,8 @@ def decoded(
     except Exception as e: raise _undecoded(path, e) from None
     if not a.size: raise InputError(path, 'the file holds no frames', 'Copy it again')
     one_colour = a.ndim == 3 and ds.get('SamplesPerPixel', 1) > 1 and a.shape[-1] in (3, 4)
-    return a[None] if a.ndim == 2 or one_colour else a
+    a = a[None] if a.ndim == 2 or one_colour else a
+    return a[:max(1, int(ds.get('NumberOfFrames') or 1))]
 
 def _is_native(ds):
     syntax = getattr(ds, 'file_meta', {}).get('TransferSyntaxUID')
@@ -193,7 +196,7 @@ def _native(ds):
     if 'ModalityLUTSequence' in ds: return _looked_up(a, ds)
     per_frame = _frame_slopes(ds)
     if per_frame is None: return rescaled(a, *_slope(ds))
-    return np.stack([rescaled(f, *s) for f, s in zip(a, per_frame, strict=True)])
+    return np.stack([rescaled(f, *s) for f, s in zip(a if a.ndim > 2 else a[None], per_frame, strict=True)])
 
 def _looked_up(a, ds):
     from pydicom.pixels import apply_modality_lut
@@ -268,7 +271,7 @@ def read_dicom(
         raise InputError(path, problem, 'Save the frames to segment as pictures')
     frames = frames[..., 0] if frames.ndim == 4 else frames
     order, affine = _frame_places(path, len(frames))
-    if affine is None: voxels, geo = frames.transpose(2, 1, 0), _loop_geometry(path, frames)
+    if affine is None: voxels, geo = frames.transpose(2, 1, 0), _loop_geometry(path, frames, hdr.spacing)
     else: voxels, geo = frames[order].transpose(2, 1, 0), Geometry.from_affine(affine, frames.shape[::-1])
     return voxels, geo, {**facts, 'spacing_mm': geo.spacing_mm}
 
@@ -283,23 +286,28 @@ def _frame_places(path, n):
     turned = np.array([o.ImageOrientationPatient for _, o, _ in groups], float)
     if np.abs(turned - turned[0]).max() > .01:
         raise InputError(path, 'its frames have several orientations (stacks)', 'Save each stack as a file of its own')
-    order = np.argsort(at @ _normal(turned[0]), kind='stable')
+    places = at @ _normal(turned[0])
+    if (n_places := len(set(places.round(2).tolist()))) < n:
+        problem = f'its {n} frames lie at {n_places} positions (time points, echoes or stacks)'
+        raise InputError(path, problem, 'Save each of them as a file of its own')
+    order = np.argsort(places, kind='stable')
     spacing = [float(s) for s in groups[0][2].PixelSpacing]
     return order, slice_affine(at[order], turned[0], spacing, path, [f'frame {k + 1}' for k in order])
 
 # %% ../../nbs/08c_data.dicom.ipynb #11017b01
 def _normal(orientation): return np.cross(orientation[:3], orientation[3:])
 
-def _loop_geometry(path, frames):
+def _loop_geometry(path, frames, spacing):
     "Frames in the file's own order, as ITK places them."
     import SimpleITK as sitk
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         with hushed(): reader.ReadImageInformation()
-        (a, b, c), size = (np.array(v, float) for v in (reader.GetSpacing(), reader.GetSize())), frames.shape[::-1]
-        return Geometry.from_affine(np.diag([-a, -b, c, 1]), size)
-    except (RuntimeError, ValueError): return Geometry.from_affine(np.diag([-1., -1, 1, 1]), frames.shape[::-1])
+        x, y, z = reader.GetSpacing()
+    except (RuntimeError, ValueError): x, y, z = 1., 1., 1.
+    if spacing: y, x = spacing
+    return Geometry.from_affine(np.diag([-x, -y, z, 1]), frames.shape[::-1])
 
 # %% ../../nbs/08c_data.dicom.ipynb #b0b28a05
 def slice_affine(
@@ -389,7 +397,11 @@ def dicom_cases(
     "Tell apart what lies in one folder."
     cases, why, stacks, singles = {}, {}, [], []
     headers = {p: dicom_header(p) for p in files}
-    for group in _groups(headers, why): (stacks if len(group) > 1 else singles).append(group)
+    for group in _groups(headers, why):
+        _check_copies(group, headers, folder)
+        if len({headers[p].position for p in group}) > 1: stacks.append(group)
+        else: singles += [[p] for p in group]
+    _say_flat([headers[p] for p, in singles], folder)
     labels = _labels(stacks, headers, name)
     for group, label in zip(stacks, labels): _add_volumes(cases, why, group, headers, folder, label)
     for p, in singles: cases[alone if alone and len(headers) == 1 else _stem(p)] = p
@@ -398,6 +410,11 @@ def dicom_cases(
         holds = f'{len(cases)} volumes and pictures ({_few(cases)})'
         why[name] = f'the folder holds {holds}, since series or positions differ'
     return cases, why
+
+def _say_flat(headers, folder):
+    "Slices that are taken as pictures, since nothing says how they lie to each other."
+    n = sum(h.modality in ('CT', 'MR', 'PT') for h in headers)
+    if n > 2: say(f'{n} files of CT, MR or PET are taken as pictures: their headers place them in no common volume', folder)
 
 def _stem(p): return p.name[:-len(p.suffix)] if p.name.lower().endswith(dicom_suffixes) else p.name
 
@@ -436,7 +453,6 @@ def _labels(stacks, headers, name):
 
 def _add_volumes(cases, why, group, headers, folder, label):
     "The volume of a group, or one for each phase."
-    _check_copies(group, headers, folder)
     phases = _phases(group, headers, folder)
     n = len(phases)
     for k, part in enumerate(phases):
@@ -451,6 +467,7 @@ def _place(h): return float(np.array(h.position) @ _normal(np.array(h.orientatio
 def _series(files, headers, folder, name):
     files = sorted(files, key=lambda p: _place(headers[p]))
     first = headers[files[0]]
+    if not first.spacing: say('no slice says how large its pixels are; they are taken as 1 mm', folder)
     at = np.array([headers[p].position for p in files])
     affine = slice_affine(at, np.array(first.orientation), first.spacing or (1., 1.), folder, [p.name for p in files])
     return Source(name, folder, tuple(files), tuple(map(tuple, affine.tolist())))

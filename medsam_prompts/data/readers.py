@@ -94,23 +94,31 @@ def read_labels(
     "Read a label map; raises `InputError` where the file holds no mask, or one of another grid."
     a, geo = _mask_pixels(path)
     if geo is not None: a = geo.to_display(a)
-    if case is not None: _check_grid(path, a, geo, case)
+    if case is not None: a = _check_grid(path, a, geo, case)
     labels = as_labels(a, path, Path(path).suffix.lower() in ('.jpg', '.jpeg', '.jpe', '.jfif'))
     ask_inverted(labels, path)
     return labels
 
 # %% ../../nbs/10_data.readers.ipynb #8e8f97b7
 def _check_grid(path, a, geo, case):
-    "Refuse a mask that has another size than its image, or lies elsewhere."
+    "A mask on the grid of its image; refused where it has another size, or lies elsewhere."
     image = case.path or case.name
     if a.shape != (case.image.shape if case.axes == 'zyx' else case.size):
         pixels = case.image[..., 0] if case.axes == 'yxc' else case.image
         problem = f'the mask has {_size(a)} pixels, its image {image} has {_size(pixels)}'
         raise InputError(path, problem, 'Give each image a mask of its own size')
-    if geo is None or case.geometry is None: return
-    if not np.allclose(geo.affine, case.geometry.affine, atol=1e-2):
-        problem = f'the mask lies elsewhere in the patient than {image} (their affines differ)'
-        raise InputError(path, problem, 'Resample the mask to the grid of the image')
+    if geo is None or case.geometry is None: return a
+    if (aligned := _aligned(a, geo, case.geometry)) is not None: return aligned
+    problem = f'the mask lies elsewhere in the patient than {image} (their affines differ)'
+    raise InputError(path, problem, 'Resample the mask to the grid of the image')
+
+def _aligned(a, geo, wanted):
+    "A mask on the grid of its image, whose file may store rows, columns or slices the other way; None where grids differ."
+    here, there = geo.display_affine(), wanted.display_affine()
+    if np.allclose(here, there, atol=1e-2): return a
+    here[:3, 3] += here[:3, 0]*(len(a) - 1)
+    here[:3, 0] *= -1
+    return a[::-1] if np.allclose(here, there, atol=1e-2) else None
 
 def _size(a): return ' x '.join(map(str, a.shape[::-1]))
 
@@ -138,7 +146,8 @@ def write_mask(
         return to
     import nibabel as nib
     geo, voxels = case.geometry, case.geometry.to_file(np.ascontiguousarray(mask)).astype(np.uint8)
-    img = nib.Nifti1Image(voxels, geo.affine, _mask_header(geo.header))
+    kind = nib.Nifti2Image if isinstance(geo.header, nib.Nifti2Header) else nib.Nifti1Image
+    img = kind(voxels, geo.affine, _mask_header(geo.header))
     with atomic_path(to) as tmp: nib.save(img, tmp)
     return to
 

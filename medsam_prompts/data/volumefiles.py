@@ -49,17 +49,24 @@ def read_nifti(
 # %% ../../nbs/08b_data.volumefiles.ipynb #d95b8be6
 def _nifti_spacing(path, img, geo):
     "Voxel size along z, y and x in mm."
+    scale = _to_mm(path, img.header)
     zooms = np.abs(np.asarray(img.header.get_zooms()[:3], float))
     zooms = np.r_[zooms, np.ones(3 - len(zooms))][list(geo.order)]
-    if np.allclose(zooms, geo.spacing_mm, rtol=.01, atol=1e-3): return geo.spacing_mm
+    if np.allclose(zooms, geo.spacing_mm, rtol=.01, atol=1e-3): return tuple(scale*v for v in geo.spacing_mm)
     if not (np.isfinite(zooms) & (zooms > 0)).all(): return geo.spacing_mm
     if not _has_sform(img): return geo.spacing_mm
     size = lambda mm: ' x '.join(f'{v:.3g}' for v in mm[::-1])
     say('sform and qform disagree about the size of a voxel; millimetres are taken from pixdim (qform)',
         f'{path} ({size(geo.spacing_mm)} mm by the affine, {size(zooms)} by pixdim)')
-    return tuple(map(float, zooms))
+    return tuple(scale*float(v) for v in zooms)
 
 def _has_sform(img): return 'sform_code' in img.header and int(img.header['sform_code']) > 0
+
+def _to_mm(path, header):
+    "Millimetres in the unit of a header; files that say nothing mean millimetres."
+    unit = header.get_xyzt_units()[0] if hasattr(header, 'get_xyzt_units') else 'unknown'
+    if unit in ('meter', 'micron'): say(f'its header gives sizes in {unit}s, which are turned into mm', path)
+    return dict(meter=1000., micron=.001).get(unit, 1.)
 
 # %% ../../nbs/08b_data.volumefiles.ipynb #dafd0b9f
 def itk_geometry(

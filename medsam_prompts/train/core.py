@@ -156,6 +156,7 @@ class EpochBar(Callback):
         self.runs = False
     def before_epoch(self): self.runs = True # not called for epochs that were trained before
     def after_batch(self):
+        if not self.training: return
         self.bar.step(epoch=f'{self.epoch + 1}/{self.n_epoch}', loss=self._loss())
         passed = time.monotonic() - self.bar.start
         if self.told or passed < 3: return

@@ -39,6 +39,8 @@ def boxes_from_csv(
     drawn = check_drawn(read_boxes(path), files, path)
     every, whole, kept = folder_cases(images), DrawnCheck(drawn, path), []
     cases = every.where(lambda name, _: (name if name in files else name.rsplit('_z', 1)[0]) in drawn)
+    undrawn = [n for n in files if n not in drawn]
+    if undrawn: say(f'{len(undrawn)} of {len(files)} images have no line and are left out (first: {undrawn[0]})', path)
     there = sorted({d.label for lines in drawn.values() for d in lines})
     for l in labels:
         if l not in there: raise InputError(path, f'no line has the label {l}', 'Choose a label of the file')
@@ -46,8 +48,7 @@ def boxes_from_csv(
         lines = whole.see(case)
         kept.append((i, [np.array([v for v, l in lines if l == t]).reshape(-1, 4) for t in labels or there]))
     whole.judge()
-    *found, without = _kept(cases, kept, tuple(labels or there), path)
-    return *found, without + len(every) - len(cases)
+    return _kept(cases, kept, tuple(labels or there), path)
 
 def boxes_from_masks(
     images, # folder

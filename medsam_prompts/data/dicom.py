@@ -132,10 +132,13 @@ def _numbers(ds, tag, n=1):
 # %% ../../nbs/08c_data.dicom.ipynb #604954c0
 def _stored(ds):
     "Greys without what else is stored in their bits, bright where high."
+    bits, spare = ds.BitsStored, ds.BitsAllocated - ds.BitsStored
+    low = int(ds.get('HighBit', bits - 1)) + 1 - bits
+    if low > 0: ds.BitsStored, ds.HighBit = ds.BitsAllocated, ds.BitsAllocated - 1  # pydicom would drop the high bits
     a = ds.pixel_array
     a = a.astype(a.dtype.newbyteorder('='))
     if ds.SamplesPerPixel != 1 or a.dtype.kind == 'f': return a
-    bits, spare = ds.BitsStored, ds.BitsAllocated - ds.BitsStored
+    if low > 0: a = a >> low
     if spare: a = (a << spare) >> spare
     if ds.PhotometricInterpretation != 'MONOCHROME1': return a
     return (-1 if a.dtype.kind == 'i' else 2**bits - 1) - a.astype(a.dtype)
@@ -184,7 +187,6 @@ def decoded(
 def _is_native(ds):
     syntax = getattr(ds, 'file_meta', {}).get('TransferSyntaxUID')
     if not syntax or syntax.is_compressed: return False
-    if ds.get('HighBit', 0) != ds.get('BitsStored', 1) - 1: return False  # pydicom takes the low bits
     return ds.get('PhotometricInterpretation') in ('MONOCHROME1', 'MONOCHROME2', 'RGB')
 
 def _slope(ds): return float(ds.get('RescaleSlope') or 1), float(ds.get('RescaleIntercept') or 0)

@@ -171,7 +171,7 @@ def pages(
         with hushed(), pillow().open(path) as im: return len(_full_pages(im)) if getattr(im, 'n_frames', 1) > 1 else 1
     except Exception as e:
         if opencv_tiff(path) is not None: return 1
-        raise unreadable(path, e) from None
+        raise _not_read(path) or unreadable(path, e) from None
 
 def _full_pages(im):
     "Indices of the pages that are no reduced copies (tag NewSubfileType)."

@@ -1087,6 +1087,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'medsam_prompts/data/dicom.py'),
                                            'medsam_prompts.data.dicom._check_steps': ( 'data.dicom.html#_check_steps',
                                                                                        'medsam_prompts/data/dicom.py'),
+                                           'medsam_prompts.data.dicom._colour_jpeg': ( 'data.dicom.html#_colour_jpeg',
+                                                                                       'medsam_prompts/data/dicom.py'),
                                            'medsam_prompts.data.dicom._few': ('data.dicom.html#_few', 'medsam_prompts/data/dicom.py'),
                                            'medsam_prompts.data.dicom._frame_places': ( 'data.dicom.html#_frame_places',
                                                                                         'medsam_prompts/data/dicom.py'),

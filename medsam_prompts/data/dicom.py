@@ -176,7 +176,8 @@ def decoded(
     try:
         with hushed():
             ds = dataset(path)
-            a = _native(ds) if _is_native(ds) else _gdcm(path)
+            a = _native(ds) if _is_native(ds) else _colour_jpeg(ds)
+            if a is None: a = _gdcm(path)
             if a is None: a = rescaled(ds.pixel_array, *_slope(ds))
     except Exception as e: raise _undecoded(path, e) from None
     if not a.size: raise InputError(path, 'the file holds no frames', 'Copy it again')
@@ -217,6 +218,14 @@ def _in_group(ds, k, sequence):
         if g.get(sequence): return g[sequence][0]
 
 # %% ../../nbs/08c_data.dicom.ipynb #b67ae5e8
+def _colour_jpeg(ds):
+    "Colours of a baseline JPEG, whose stream knows better than the header how they are stored; None elsewhere."
+    if ds.get('SamplesPerPixel') != 3 or ds.file_meta.get('TransferSyntaxUID') not in _baseline: return None
+    try: return ds.pixel_array
+    except Exception: return None
+
+_baseline = ('1.2.840.10008.1.2.4.50', '1.2.840.10008.1.2.4.51')
+
 def _gdcm(path):
     "What GDCM decodes, intensities included; None where it cannot."
     import SimpleITK as sitk

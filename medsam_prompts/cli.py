@@ -392,7 +392,7 @@ def _predictor(a, dev, drawn):
 
 # %% ../nbs/80_cli.ipynb #29e195a3
 def _cleaning(a, generator, header):
-    "What is taken off masks: as asked for, or as the training boxes say."
+    "What is taken off masks: as asked for, or as training saw the structure."
     from medsam_prompts.all import say, usual_cleaning
     if a.clean: return {k: a.clean for k in generator.all_targets}
     usual = usual_cleaning(header, a.model)
@@ -462,7 +462,7 @@ class _Parser(argparse.ArgumentParser):
 class _Help(argparse.HelpFormatter):
     "Defaults are shown where there are any."
     def _get_help_string(self, action):
-        if action.default in (None, False, (), argparse.SUPPRESS): return action.help
+        if action.default == () or any(action.default is v for v in (None, False, argparse.SUPPRESS)): return action.help
         return f'{action.help}; default: %(default)s'
 
 def _command(sub, name, run, help, options):
@@ -587,7 +587,7 @@ _prefer_options = {
 _as_held_out = 'default: as its held-out subjects asked for'
 _volume_help = 'for volumes: hand answers on from slice to slice; keep the largest part of each label'
 _clean_help = ('largest: keep the largest connected part of each label, in pictures and volumes; holes: also fill what '
-               'it encloses; default: largest where each training box was drawn around one part, else none')
+               'it encloses; default: largest where the structure was one part in training, else none')
 _masks_help = f'of how many masks of each prompt SCORER chooses; {_as_held_out}'
 _margin_help = f'gain in predicted Dice that a change takes; {_as_held_out}'
 _predict_options = {

@@ -55,7 +55,7 @@ def _without_alpha(path, a):
     return colours
 
 # %% ../../nbs/09_data.masks.ipynb #b4ff9905
-def _flat(a, k=0):
+def _flat(a):
     "Pixels whose eight neighbours (in the last two axes) have the same value; the border counts as not flat."
     inner, same = a[..., 1:-1, 1:-1], None
     h, w = a.shape[-2:]
